@@ -1,0 +1,67 @@
+"""Dead letters: why an input could not be used, and the headers that say so.
+
+A dead letter is the original key and value, byte for byte, on ``<topic>.dlq``. Its identity is
+(topic, partition, offset) of the original, so a letter written twice counts once.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+from msgspec import Struct
+
+Reason = Literal[
+    "null_value",           # an event without a value
+    "message_too_large",    # longer than the contract allows
+    "not_utf8",
+    "not_json",
+    "not_an_object",
+    "missing_field",
+    "unsupported_version",  # schema_version of another contract
+    "unknown_type",         # event type that the contract does not name
+    "bad_value",            # wrong type, out of range, unknown surface ...
+    "key_mismatch",         # record key is not the user_id (item_id)
+    "wrong_partition",      # not where murmur2 puts the key
+    "late",                 # behind the partition's watermark by more than the allowed lateness
+    "future",               # ahead of the broker's clock by more than the allowed skew
+    "capacity",             # the configured maximum of users or items is reached
+]
+REASONS: Final[tuple[str, ...]] = get_args(Reason)
+
+HEADER_REASON: Final = "reelflow_reason"
+HEADER_FIELD: Final = "reelflow_field"
+HEADER_MESSAGE: Final = "reelflow_message"
+HEADER_TOPIC: Final = "reelflow_topic"
+HEADER_PARTITION: Final = "reelflow_partition"
+HEADER_OFFSET: Final = "reelflow_offset"
+HEADER_STAGE: Final = "reelflow_stage"
+HEADER_EXCEPTION: Final = "reelflow_exception"
+
+Stage = Literal["decode", "fold"]
+
+
+class Rejected(Struct, frozen=True, kw_only=True):
+    """One message that could not be used: `index` is its place in the run."""
+
+    index: int
+    reason: Reason
+    field: str | None
+    message: str
+    exception: str = ""
+
+
+def headers_of(
+    rejected: Rejected, *, topic: str, partition: int, offset: int, stage: Stage
+) -> list[tuple[str, bytes]]:
+    """Kafka headers of a dead letter, in a fixed order; values are UTF-8 text."""
+    pairs = [
+        (HEADER_REASON, rejected.reason),
+        (HEADER_FIELD, rejected.field or ""),
+        (HEADER_MESSAGE, rejected.message),
+        (HEADER_TOPIC, topic),
+        (HEADER_PARTITION, str(partition)),
+        (HEADER_OFFSET, str(offset)),
+        (HEADER_STAGE, stage),
+        (HEADER_EXCEPTION, rejected.exception),
+    ]
+    return [(name, text.encode("utf-8", "replace")) for name, text in pairs]

@@ -1,0 +1,77 @@
+"""The one error tree.
+
+::
+
+    ReelflowError
+    ├── ConfigurationError      a setting is wrong; names it               not retriable
+    ├── ContractError           bytes that break a public contract         not retriable
+    ├── BrokerError             the local broker could not be run          not retriable
+    ├── TopicError              topics missing or configured differently   not retriable
+    ├── UnavailableError        a peer (broker, worker) does not answer    retriable
+    ├── SourceError             a data set cannot be read                  not retriable
+    └── StateError              learned state cannot be used               not retriable
+
+Control-flow signals stay outside this tree.
+"""
+
+from __future__ import annotations
+
+
+class ReelflowError(Exception):
+    """Base of every error reelflow raises on purpose.
+
+    Attributes
+    ----------
+    retriable : bool
+        Whether the same call may succeed later without anyone acting.
+    """
+
+    retriable: bool = False
+
+
+class ConfigurationError(ReelflowError):
+    """A setting is missing, unknown or out of range.
+
+    Operator action: correct the setting named in the message.
+    """
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"setting {setting}: {message}")
+        self.setting = setting
+
+
+class ContractError(ReelflowError):
+    """A value breaks a public contract; `field` names where."""
+
+    def __init__(self, message: str, *, reason: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.field = field
+
+
+class BrokerError(ReelflowError):
+    """The local broker could not be installed, started or stopped.
+
+    Operator action: the message says what to change.
+    """
+
+
+class TopicError(ReelflowError):
+    """Topics are missing or differ from their contract.
+
+    Operator action: run ``reelflow topics check`` and correct what it lists.
+    """
+
+
+class UnavailableError(ReelflowError):
+    """A peer does not answer (yet)."""
+
+    retriable = True
+
+
+class SourceError(ReelflowError):
+    """A data set cannot be read; the message names file and row."""
+
+
+class StateError(ReelflowError):
+    """Learned state cannot be used (version, shape or digest)."""

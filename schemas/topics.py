@@ -1,0 +1,114 @@
+"""Topic names and their broker configuration: the public contract of section Topics in docs.
+
+Names are ``<prefix>.<entity>.v1``. Every input topic has a dead-letter topic ``<topic>.dlq``.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+DAY_MS = 86_400_000
+DEFAULT_PREFIX = "reelflow"
+DEFAULT_PARTITIONS = 16
+MAX_MESSAGE_BYTES = 1_048_576
+
+
+class TopicSpec(Struct, frozen=True, kw_only=True):
+    """One topic as it must exist on the broker."""
+
+    name: str
+    partitions: int
+    key: str
+    what: str
+    configs: dict[str, str]
+
+
+class TopicNames(Struct, frozen=True, kw_only=True):
+    """The topic names under one prefix."""
+
+    behaviour: str
+    behaviour_dlq: str
+    catalogue: str
+    catalogue_dlq: str
+    recommendations: str
+    erasure: str
+    erasure_dlq: str
+
+
+def topic_names(prefix: str = DEFAULT_PREFIX) -> TopicNames:
+    """Names under `prefix`.
+
+    >>> topic_names().recommendations
+    'reelflow.recommendations.v1'
+    """
+    behaviour, catalogue, erasure = (
+        f"{prefix}.{entity}.v1" for entity in ("behaviour", "catalogue", "erasure")
+    )
+    return TopicNames(
+        behaviour=behaviour,
+        behaviour_dlq=f"{behaviour}.dlq",
+        catalogue=catalogue,
+        catalogue_dlq=f"{catalogue}.dlq",
+        recommendations=f"{prefix}.recommendations.v1",
+        erasure=erasure,
+        erasure_dlq=f"{erasure}.dlq",
+    )
+
+
+def topic_specs(
+    prefix: str = DEFAULT_PREFIX,
+    partitions: int = DEFAULT_PARTITIONS,
+    replication: int = 1,
+) -> tuple[TopicSpec, ...]:
+    """Every topic with its explicit configuration.
+
+    Input topics use LogAppendTime: latency and future skew are measured against the
+    broker's clock, not the producer's.
+    """
+    names = topic_names(prefix)
+    size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    if replication > 1:
+        size["min.insync.replicas"] = "2"
+    log_time = {"message.timestamp.type": "LogAppendTime"}
+    create_time = {"message.timestamp.type": "CreateTime"}
+    delete = {"cleanup.policy": "delete"}
+    compact = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"}
+    # A dead letter carries the original value (which may be as large as the input limit)
+    # and headers on top.
+    dead = delete | create_time | {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(2 * MAX_MESSAGE_BYTES)}
+    return (
+        TopicSpec(
+            name=names.behaviour, partitions=partitions, key="user_id", what="behaviour events",
+            configs=delete | log_time | size | {"retention.ms": str(7 * DAY_MS)},
+        ),
+        TopicSpec(
+            name=names.behaviour_dlq, partitions=partitions, key="original key",
+            what="behaviour events that could not be used", configs=dict(dead),
+        ),
+        TopicSpec(
+            name=names.catalogue, partitions=partitions, key="item_id",
+            what="item metadata and content; null withdraws the item",
+            configs=compact | log_time | size,
+        ),
+        TopicSpec(
+            name=names.catalogue_dlq, partitions=partitions, key="original key",
+            what="catalogue items that could not be used", configs=dict(dead),
+        ),
+        TopicSpec(
+            name=names.recommendations, partitions=partitions, key="user_id",
+            what="recommendation snapshots, one a user; null after erasure",
+            configs=create_time | size | {
+                "cleanup.policy": "compact,delete", "retention.ms": str(30 * DAY_MS),
+                "min.cleanable.dirty.ratio": "0.5",
+            },
+        ),
+        TopicSpec(
+            name=names.erasure, partitions=partitions, key="user_id",
+            what="erasure requests and receipts",
+            configs=delete | log_time | size | {"retention.ms": str(30 * DAY_MS)},
+        ),
+        TopicSpec(
+            name=names.erasure_dlq, partitions=partitions, key="original key",
+            what="erasure requests that could not be used", configs=dict(dead),
+        ),
+    )
