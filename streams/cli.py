@@ -1,0 +1,65 @@
+"""The `reelflow` command: a group whose subcommands are imported when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from schemas.errors import ReelflowError
+
+COMMANDS = {
+    "broker": "run a local Apache Kafka broker",
+    "config": "print the resolved settings",
+    "demo": "broker, topics, worker, gateway and real events, all at once",
+    "gateway": "serve recommendations and accept events over HTTP",
+    "recommendations": "print a user's current list",
+    "replay": "stream a data set to the topics",
+    "schemas": "print JSON Schemas and the AsyncAPI document",
+    "simulate": "generate a believable platform's events",
+    "tail": "follow the recommendations topic",
+    "topics": "create, check or print the topics",
+    "worker": "learn from events and publish recommendations",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports ``streams.commands.<name>`` on use, so that ``--help`` does not load torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"streams.commands.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"streams.commands.{cmd_name}.command is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file with settings (or REELFLOW_CONFIG).",
+)
+@click.version_option(version("reelflow"), prog_name="reelflow")
+def cli(config: Path | None) -> None:
+    """Streaming recommender for audio and video."""
+
+
+def main() -> None:
+    """Entry point: a ReelflowError becomes one line on stderr and exit code 1."""
+    try:
+        cli()
+    except ReelflowError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,67 @@
+"""What every command shares: resolved settings and client configurations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from schemas.settings import KafkaSettings, Settings, load_settings
+
+
+def settings_from(ctx: click.Context, **overrides: Mapping[str, Any]) -> Settings:
+    """Settings of this invocation; `overrides` by section, None values ignored."""
+    root = ctx.find_root()
+    config: Path | None = root.params.get("config")
+    return load_settings(os.environ, config, overrides)
+
+
+def home_dir() -> Path:
+    """Where reelflow keeps what it caches: ``REELFLOW_HOME`` or the user's cache folder."""
+    if path := os.environ.get("REELFLOW_HOME"):
+        return Path(path)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("reelflow", appauthor=False))
+
+
+def kafka_python_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Keyword arguments shared by kafka-python clients."""
+    config: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap.split(","),
+        "security_protocol": kafka.security_protocol,
+    }
+    optional = {
+        "sasl_mechanism": kafka.sasl_mechanism,
+        "sasl_plain_username": kafka.sasl_username,
+        "sasl_plain_password": kafka.sasl_password,
+        "ssl_cafile": kafka.ssl_cafile,
+        "ssl_certfile": kafka.ssl_certfile,
+        "ssl_keyfile": kafka.ssl_keyfile,
+    }
+    return config | {name: value for name, value in optional.items() if value is not None}
+
+
+def confluent_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Configuration shared by confluent-kafka clients.
+
+    murmur2_random is what the Java client and kafka-python do; librdkafka's own default puts a
+    key on another partition, where its user's order would be lost.
+    """
+    config: dict[str, Any] = {
+        "bootstrap.servers": kafka.bootstrap,
+        "security.protocol": kafka.security_protocol,
+        "partitioner": "murmur2_random",
+    }
+    optional = {
+        "sasl.mechanism": kafka.sasl_mechanism,
+        "sasl.username": kafka.sasl_username,
+        "sasl.password": kafka.sasl_password,
+        "ssl.ca.location": kafka.ssl_cafile,
+        "ssl.certificate.location": kafka.ssl_certfile,
+        "ssl.key.location": kafka.ssl_keyfile,
+    }
+    return config | {name: value for name, value in optional.items() if value is not None}
