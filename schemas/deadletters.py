@@ -11,20 +11,20 @@ from typing import Final, Literal, get_args
 from msgspec import Struct
 
 Reason = Literal[
-    "null_value",           # an event without a value
-    "message_too_large",    # longer than the contract allows
+    "null_value",  # an event without a value
+    "message_too_large",  # longer than the contract allows
     "not_utf8",
     "not_json",
     "not_an_object",
     "missing_field",
     "unsupported_version",  # schema_version of another contract
-    "unknown_type",         # event type that the contract does not name
-    "bad_value",            # wrong type, out of range, unknown surface ...
-    "key_mismatch",         # record key is not the user_id (item_id)
-    "wrong_partition",      # not where murmur2 puts the key
-    "late",                 # behind the partition's watermark by more than the allowed lateness
-    "future",               # ahead of the broker's clock by more than the allowed skew
-    "capacity",             # the configured maximum of users or items is reached
+    "unknown_type",  # event type that the contract does not name
+    "bad_value",  # wrong type, out of range, unknown surface ...
+    "key_mismatch",  # record key is not the user_id (item_id)
+    "wrong_partition",  # not where murmur2 puts the key
+    "late",  # behind the partition's watermark by more than the allowed lateness
+    "future",  # ahead of the broker's clock by more than the allowed skew
+    "capacity",  # the configured maximum of users or items is reached
 ]
 REASONS: Final[tuple[str, ...]] = get_args(Reason)
 

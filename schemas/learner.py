@@ -25,8 +25,8 @@ class Contexts(Struct, kw_only=True):
     `history` holds item slots, oldest first, right-aligned, padded with -1 on the left.
     """
 
-    users: Int32      # (B,) model user slots, -1 for a user without a row
-    history: Int32    # (B, H)
+    users: Int32  # (B,) model user slots, -1 for a user without a row
+    history: Int32  # (B, H)
     now_ms: int
 
 
@@ -41,12 +41,12 @@ class Interactions(Struct, kw_only=True):
     the time since the user's previous positive (-1: none).
     """
 
-    users: Int32      # model user slots
+    users: Int32  # model user slots
     items: Int32
     types: Int8
     ts_ms: Int64
     weight: Float32
-    history: Int32    # (N, H)
+    history: Int32  # (N, H)
     fresh: NDArray[np.bool_]
     gap_ms: Int64
 

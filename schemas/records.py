@@ -17,8 +17,18 @@ MAX_SPAN_MS: Final = 7 * 86_400_000
 MAX_LIST: Final = 500
 
 EVENT_TYPES: Final = (
-    "impression", "watch", "like", "dislike", "skip", "comment", "share",
-    "favourite", "follow", "gift", "join", "leave",
+    "impression",
+    "watch",
+    "like",
+    "dislike",
+    "skip",
+    "comment",
+    "share",
+    "favourite",
+    "follow",
+    "gift",
+    "join",
+    "leave",
 )
 SURFACES: Final = ("short_video", "long_video", "audio", "live", "tv")
 MODALITIES: Final = ("text", "image", "audio", "video", "fused")
@@ -30,8 +40,18 @@ Tag = Annotated[str, Meta(min_length=1, max_length=64)]
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 Version = Literal[1]
 EventType = Literal[
-    "impression", "watch", "like", "dislike", "skip", "comment", "share",
-    "favourite", "follow", "gift", "join", "leave",
+    "impression",
+    "watch",
+    "like",
+    "dislike",
+    "skip",
+    "comment",
+    "share",
+    "favourite",
+    "follow",
+    "gift",
+    "join",
+    "leave",
 ]
 Surface = Literal["short_video", "long_video", "audio", "live", "tv"]
 Modality = Literal["text", "image", "audio", "video", "fused"]

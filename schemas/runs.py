@@ -31,7 +31,7 @@ class RecordRun(Struct, kw_only=True):
     partition: int
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
-    offsets: Int64        # (N,)
+    offsets: Int64  # (N,)
     timestamps_ms: Int64  # (N,) broker time under LogAppendTime
     next_offset: int
 
@@ -47,19 +47,19 @@ class EventBatch(Struct, kw_only=True):
 
     partition: int
     next_offset: int
-    rows: Int32            # (N,)
-    offsets: Int64         # (N,)
-    broker_ts_ms: Int64    # (N,)
-    event_ids: list[str]   # (N,)
-    event_hashes: UInt64   # (N,) keyed 64-bit hash of event_id
-    users: Int32           # (N,) slots of the partition's user interner
-    items: Int32           # (N,) slots of the item interner
-    types: Int8            # (N,) index into EVENT_TYPES
-    ts_ms: Int64           # (N,)
-    watch_ms: Int64        # (N,) -1 unknown
-    duration_ms: Int64     # (N,) -1 unknown
-    surfaces: Int8         # (N,) index into SURFACES, -1 unknown
-    autoplay: Int8         # (N,) 0, 1, -1 unknown
+    rows: Int32  # (N,)
+    offsets: Int64  # (N,)
+    broker_ts_ms: Int64  # (N,)
+    event_ids: list[str]  # (N,)
+    event_hashes: UInt64  # (N,) keyed 64-bit hash of event_id
+    users: Int32  # (N,) slots of the partition's user interner
+    items: Int32  # (N,) slots of the item interner
+    types: Int8  # (N,) index into EVENT_TYPES
+    ts_ms: Int64  # (N,)
+    watch_ms: Int64  # (N,) -1 unknown
+    duration_ms: Int64  # (N,) -1 unknown
+    surfaces: Int8  # (N,) index into SURFACES, -1 unknown
+    autoplay: Int8  # (N,) 0, 1, -1 unknown
     rejected: list[Rejected]
 
     def __len__(self) -> int:

@@ -29,7 +29,9 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How to reach Kafka; security keys are passed through to every client."""
 
     bootstrap: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9092"
-    prefix: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")] = DEFAULT_PREFIX
+    prefix: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")] = (
+        DEFAULT_PREFIX
+    )
     partitions: Annotated[int, Meta(ge=1, le=10_000)] = DEFAULT_PARTITIONS
     replication: Annotated[int, Meta(ge=1, le=10)] = 1
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -105,8 +107,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 _SECTIONS: dict[str, type[Struct]] = {
-    "kafka": KafkaSettings, "worker": WorkerSettings, "learner": LearnerSettings,
-    "ranker": RankerSettings, "gateway": GatewaySettings,
+    "kafka": KafkaSettings,
+    "worker": WorkerSettings,
+    "learner": LearnerSettings,
+    "ranker": RankerSettings,
+    "gateway": GatewaySettings,
 }
 
 
@@ -134,7 +139,7 @@ def load_settings(
     for name, text in environ.items():
         if not name.startswith(ENV_PREFIX) or name in _NON_SECTION_ENV:
             continue
-        section, _, key = name[len(ENV_PREFIX):].lower().partition("_")
+        section, _, key = name[len(ENV_PREFIX) :].lower().partition("_")
         if section not in _SECTIONS or key not in _SECTIONS[section].__struct_fields__:
             raise ConfigurationError(name, "unknown setting in the environment")
         merged[section][key] = _from_text(text)

@@ -75,40 +75,65 @@ def topic_specs(
     compact = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"}
     # A dead letter carries the original value (which may be as large as the input limit)
     # and headers on top.
-    dead = delete | create_time | {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(2 * MAX_MESSAGE_BYTES)}
+    dead = (
+        delete
+        | create_time
+        | {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(2 * MAX_MESSAGE_BYTES)}
+    )
     return (
         TopicSpec(
-            name=names.behaviour, partitions=partitions, key="user_id", what="behaviour events",
+            name=names.behaviour,
+            partitions=partitions,
+            key="user_id",
+            what="behaviour events",
             configs=delete | log_time | size | {"retention.ms": str(7 * DAY_MS)},
         ),
         TopicSpec(
-            name=names.behaviour_dlq, partitions=partitions, key="original key",
-            what="behaviour events that could not be used", configs=dict(dead),
+            name=names.behaviour_dlq,
+            partitions=partitions,
+            key="original key",
+            what="behaviour events that could not be used",
+            configs=dict(dead),
         ),
         TopicSpec(
-            name=names.catalogue, partitions=partitions, key="item_id",
+            name=names.catalogue,
+            partitions=partitions,
+            key="item_id",
             what="item metadata and content; null withdraws the item",
             configs=compact | log_time | size,
         ),
         TopicSpec(
-            name=names.catalogue_dlq, partitions=partitions, key="original key",
-            what="catalogue items that could not be used", configs=dict(dead),
+            name=names.catalogue_dlq,
+            partitions=partitions,
+            key="original key",
+            what="catalogue items that could not be used",
+            configs=dict(dead),
         ),
         TopicSpec(
-            name=names.recommendations, partitions=partitions, key="user_id",
+            name=names.recommendations,
+            partitions=partitions,
+            key="user_id",
             what="recommendation snapshots, one a user; null after erasure",
-            configs=create_time | size | {
-                "cleanup.policy": "compact,delete", "retention.ms": str(30 * DAY_MS),
+            configs=create_time
+            | size
+            | {
+                "cleanup.policy": "compact,delete",
+                "retention.ms": str(30 * DAY_MS),
                 "min.cleanable.dirty.ratio": "0.5",
             },
         ),
         TopicSpec(
-            name=names.erasure, partitions=partitions, key="user_id",
+            name=names.erasure,
+            partitions=partitions,
+            key="user_id",
             what="erasure requests and receipts",
             configs=delete | log_time | size | {"retention.ms": str(30 * DAY_MS)},
         ),
         TopicSpec(
-            name=names.erasure_dlq, partitions=partitions, key="original key",
-            what="erasure requests that could not be used", configs=dict(dead),
+            name=names.erasure_dlq,
+            partitions=partitions,
+            key="original key",
+            what="erasure requests that could not be used",
+            configs=dict(dead),
         ),
     )

@@ -30,9 +30,11 @@ class LazyGroup(click.Group):
     """Imports ``streams.commands.<name>`` on use, so that ``--help`` does not load torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, without importing them."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command when it is asked for."""
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(f"streams.commands.{cmd_name}").command
@@ -41,6 +43,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above; click would import each for its help."""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
 
