@@ -1,0 +1,91 @@
+"""What the catalogue says of each item, by item slot; a null value withdraws the item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from schemas.interning import Interner
+from schemas.records import Item
+
+NEVER_MS = np.iinfo(np.int64).max
+
+
+class ItemFacts(Struct, frozen=True, kw_only=True):
+    """The part of an item that ranking and the page use; vectors stay with the content worker."""
+
+    title: str | None
+    tags: tuple[str, ...]
+    category: str | None
+    creator_id: str | None
+    duration_ms: int | None
+
+
+class Catalogue:
+    """Facts by item slot and the mask of items that may not be recommended.
+
+    An item that events name but no catalogue message does is recommendable: producers may run
+    without a catalogue.
+    """
+
+    def __init__(self, items: Interner) -> None:
+        self._items = items
+        self._facts: dict[int, ItemFacts] = {}
+        self._withdrawn = np.zeros(1024, dtype=np.bool_)
+        self._expires_ms = np.full(1024, NEVER_MS, dtype=np.int64)
+        self._any_expiry = False
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def put(self, item: Item) -> int:
+        """Take in an item; returns its slot."""
+        slot = self._items.get(item.item_id)
+        self._grow(slot + 1)
+        self._withdrawn[slot] = False
+        self._expires_ms[slot] = NEVER_MS if item.expires_ts_ms is None else item.expires_ts_ms
+        self._any_expiry = self._any_expiry or item.expires_ts_ms is not None
+        self._facts[slot] = ItemFacts(
+            title=item.title,
+            tags=tuple(item.tags),
+            category=item.category,
+            creator_id=item.creator_id,
+            duration_ms=item.duration_ms,
+        )
+        return slot
+
+    def withdraw(self, item_id: str) -> int:
+        """Withdraw an item; returns its slot, -1 when nobody ever named it."""
+        slot = self._items.find(item_id)
+        if slot >= 0:
+            self._grow(slot + 1)
+            self._withdrawn[slot] = True
+            self._facts.pop(slot, None)
+        return slot
+
+    def facts(self, slot: int) -> ItemFacts | None:
+        """Facts of an item, if the catalogue named it."""
+        return self._facts.get(slot)
+
+    def unavailable(self, now_ms: int) -> NDArray[np.bool_]:
+        """Mask over all item slots: withdrawn, or past its expiry (a live room that is over)."""
+        n = len(self._items)
+        self._grow(n)
+        mask = self._withdrawn[:n]
+        return mask | (self._expires_ms[:n] <= now_ms) if self._any_expiry else mask
+
+    def describe(self, item_ids: list[str]) -> Mapping[str, ItemFacts]:
+        """Facts by item id, unknown ones left out."""
+        slots = ((item_id, self._items.find(item_id)) for item_id in item_ids)
+        return {item_id: self._facts[slot] for item_id, slot in slots if slot in self._facts}
+
+    def _grow(self, n: int) -> None:
+        capacity = len(self._withdrawn)
+        if n <= capacity:
+            return
+        extra = max(n, 2 * capacity) - capacity
+        self._withdrawn = np.concatenate([self._withdrawn, np.zeros(extra, dtype=np.bool_)])
+        self._expires_ms = np.concatenate([self._expires_ms, np.full(extra, NEVER_MS, dtype=np.int64)])

@@ -1,0 +1,391 @@
+"""The worker without Kafka and threads: runs in, learned state, dead letters and snapshots out.
+
+One object, touched by one thread. User state (by partition) and the model are kept apart: what
+`PartitionState` holds is never read by a learner except through the columns of a batch.
+
+Order of one batch: decode, dead-letter, fold user state, predict and score, learn, mark touched
+users. Lists are made at the tick, from what was learned by then.
+
+Restart (until checkpoints hold the state): the log is folded again from its beginning. Below the
+committed offset of a partition nothing is dead-lettered or owed a snapshot again, and nothing is
+published before the end of the log at start has been reached.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+from msgspec import Struct
+
+from learners.user_state import ALREADY_APPLIED, APPLIED, DUPLICATE, FUTURE, LATE, WRONG_PARTITION, PartitionState
+from schemas.checks import decode_item
+from schemas.deadletters import Reason, Rejected, Stage, headers_of
+from schemas.decoding import decode_events
+from schemas.errors import ContractError, UnavailableError
+from schemas.learner import Contexts, Interactions
+from schemas.runs import EventBatch, Int32, RecordRun
+from schemas.settings import Settings
+from schemas.topics import topic_names
+from serving.metrics import WorkerMetrics
+from serving.ranking import Ranked
+from serving.snapshots import SnapshotEncoder
+
+from .commits import CommitGate
+from .latency import Rate, Reservoir
+from .learner_thread import CatalogueRecord
+from .model import Model
+from .outbox import Outbox
+from .sinks import Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = structlog.get_logger(__name__)
+
+PUBLISH_CHUNK = 512
+COMMIT_EVERY_S = 1.0
+FOLD_REASONS: dict[int, tuple[Reason, str]] = {
+    LATE: ("late", "behind the partition's watermark by more than worker.lateness_ms"),
+    FUTURE: ("future", "ahead of the broker's clock by more than worker.future_skew_ms"),
+    WRONG_PARTITION: ("wrong_partition", "murmur2 of the key names another partition; set the producer's partitioner"),
+}
+FALLBACK_NONE, FALLBACK_COLD = 0, 1
+
+
+class Partition(Struct, kw_only=True):
+    """A behaviour partition as the worker holds it."""
+
+    state: PartitionState
+    outbox: Outbox
+    model_users: Int32  # (users,) model user slot, -1 before the first event
+    live_from: int = 0      # offsets below were dealt with before a restart
+    end_at_start: int = 0   # recovery ends here
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the log at start has been folded."""
+        return self.state.next_offset >= self.end_at_start
+
+
+class WorkerCore:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    settings : Settings
+    sink : Sink
+        Takes dead letters and snapshots.
+    metrics : WorkerMetrics
+    clock : Callable[[], float]
+        Seconds since 1970; the broker's clock is compared with it.
+    """
+
+    def __init__(
+        self, settings: Settings, sink: Sink, metrics: WorkerMetrics, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.model = Model(settings.learner, settings.ranker)
+        self.partitions: dict[int, Partition] = {}
+        self.names = topic_names(settings.kafka.prefix)
+        self.latencies = Reservoir()
+        self.latencies_held = Reservoir()
+        self.rate = Rate()
+        self.n_learned = self.n_snapshots = self.n_duplicates = 0
+        self.n_users_published = 0
+        self.n_dead: dict[str, int] = {}
+        self._sink = sink
+        self._clock = clock
+        self._encoder = SnapshotEncoder(
+            self.model.items, model_name=settings.worker.model_name, ttl_ms=settings.ranker.ttl_ms,
+            first_sequence=int(clock() * 1e6),
+        )
+        self._sequence = 0
+        self._gate = CommitGate()
+        self._safe: dict[int, int] = {}
+        self._next_capture_s = 0.0
+        self._applied_s = 0.0
+
+    # -- assignment -----------------------------------------------------------------------------
+
+    def assign(self, partition: int, *, committed: int | None, end: int) -> None:
+        """Start or go on with a partition; its records will come from `position(partition)` on."""
+        if partition in self.partitions:
+            return
+        worker, learner = self.settings.worker, self.settings.learner
+        self.partitions[partition] = Partition(
+            state=PartitionState(
+                partition,
+                n_partitions=self.settings.kafka.partitions,
+                history=learner.history,
+                seen=learner.seen,
+                dedup_window=worker.dedup_window,
+                lateness_ms=worker.lateness_ms,
+                future_skew_ms=worker.future_skew_ms,
+                session_gap_ms=worker.session_gap_ms,
+            ),
+            outbox=Outbox(),
+            model_users=np.full(1024, -1, dtype=np.int32),
+            live_from=committed or 0,
+            end_at_start=end,
+        )
+
+    def position(self, partition: int) -> int | None:
+        """Offset next to read, None before the partition was ever held."""
+        held = self.partitions.get(partition)
+        return held.state.next_offset if held is not None else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether every assigned partition has been folded up to its end at start."""
+        return bool(self.partitions) and all(p.caught_up for p in self.partitions.values())
+
+    def safe_positions(self) -> dict[int, int]:
+        """Positions whose dead letters and snapshots the broker has; what may be committed."""
+        return dict(self._safe)
+
+    # -- input ----------------------------------------------------------------------------------
+
+    def apply(self, runs: list[RecordRun], records: list[CatalogueRecord]) -> None:
+        """Learn from what arrived."""
+        started = time.perf_counter()
+        for record in records:
+            self._apply_record(record)
+        if runs:
+            self._sequence += 1
+            folded = [part for run in runs if (part := self._fold(run)) is not None]
+            if folded:
+                self._learn(folded)
+            self._encoder.sync()
+        self._applied_s += time.perf_counter() - started
+
+    def _fold(self, run: RecordRun) -> Interactions | None:
+        part = self.partitions.get(run.partition)
+        if part is None:  # revoked while the run waited: its next owner reads it again
+            return None
+        with self._stage("decode"):
+            batch = decode_events(run, users=part.state.users, items=self.model.items, hash_key=self.model.hash_key)
+        for rejected in batch.rejected:
+            self._bury_event(part, run, rejected, "decode")
+        with self._stage("fold"):
+            folded = part.state.fold(batch)
+        self._bury_folded(part, run, batch, folded.status)
+        counts = np.bincount(folded.status, minlength=max(*FOLD_REASONS, APPLIED, DUPLICATE, ALREADY_APPLIED) + 1)
+        n_applied = int(counts[APPLIED])
+        self.n_learned += n_applied
+        self.n_duplicates += int(counts[DUPLICATE])
+        events = self.metrics.events
+        events.labels("applied").inc(n_applied)
+        events.labels("duplicate").inc(int(counts[DUPLICATE]))
+        events.labels("already_applied").inc(int(counts[ALREADY_APPLIED]))
+        self.rate.add(self._clock(), n_applied)
+        if not n_applied:
+            return None
+        interactions = folded.interactions
+        rows = folded.rows
+        live = batch.offsets[rows] >= part.live_from
+        users = interactions.users
+        part.outbox.touch(users[live], batch.broker_ts_ms[rows][live], self._sequence)
+        interactions.users = self._model_users(part, users)
+        return interactions
+
+    def _model_users(self, part: Partition, users: Int32) -> Int32:
+        """Model user slots of local `users`; a user's row is named at their first event."""
+        n = len(part.state.users)
+        if n > len(part.model_users):
+            grown = np.full(max(n, 2 * len(part.model_users)), -1, dtype=np.int32)
+            grown[: len(part.model_users)] = part.model_users
+            part.model_users = grown
+        slots = part.model_users[users]
+        for local in np.unique(users[slots < 0]):
+            part.model_users[local] = self.model.users.get(part.state.users.id_of(int(local)))
+        return part.model_users[users]
+
+    def _learn(self, folded: list[Interactions]) -> None:
+        batch = _concatenate(folded)
+        with self._stage("learn"):
+            self.model.learn(batch, self._unavailable(), on_scored=self.metrics.scored_events.inc)
+
+    def _apply_record(self, record: CatalogueRecord) -> None:
+        catalogue = self.model.catalogue
+        try:
+            if record.key is None:
+                raise ContractError("a catalogue message needs the item_id as its key", reason="key_mismatch")
+            if record.value is None:
+                catalogue.withdraw(record.key.decode("utf-8"))
+                self.metrics.catalogue_items.labels("withdrawn").inc()
+                return
+            item = decode_item(record.value, record.key)
+        except UnicodeDecodeError as error:
+            self._bury_record(record, ContractError(str(error), reason="not_utf8", field="key"))
+        except ContractError as error:
+            self._bury_record(record, error)
+        else:
+            self.model.put_item(item)
+            self.metrics.catalogue_items.labels("taken").inc()
+
+    # -- dead letters ---------------------------------------------------------------------------
+
+    def _bury_folded(self, part: Partition, run: RecordRun, batch: EventBatch, status: np.ndarray) -> None:
+        for code, (reason, message) in FOLD_REASONS.items():
+            for place in np.flatnonzero(status == code):
+                field = None if reason == "wrong_partition" else "ts_ms"
+                rejected = Rejected(index=int(batch.rows[place]), reason=reason, field=field, message=message)
+                self._bury_event(part, run, rejected, "fold")
+
+    def _bury_event(self, part: Partition, run: RecordRun, rejected: Rejected, stage: Stage) -> None:
+        offset = int(run.offsets[rejected.index])
+        if offset < max(part.live_from, part.state.next_offset if stage == "decode" else 0):
+            return
+        self.n_dead[rejected.reason] = self.n_dead.get(rejected.reason, 0) + 1
+        self.metrics.events.labels("dead_letter").inc()
+        self.metrics.dead_letters.labels("behaviour", rejected.reason).inc()
+        headers = headers_of(rejected, topic=run.topic, partition=run.partition, offset=offset, stage=stage)
+        self._send_letter(
+            f"{run.topic}.dlq", run.partition, run.keys[rejected.index], run.values[rejected.index], headers
+        )
+
+    def _bury_record(self, record: CatalogueRecord, error: ContractError) -> None:
+        rejected = Rejected(index=0, reason=error.reason, field=error.field, message=str(error))
+        self.metrics.catalogue_items.labels("dead_letter").inc()
+        self.metrics.dead_letters.labels("catalogue", error.reason).inc()
+        headers = headers_of(
+            rejected, topic=record.topic, partition=record.partition, offset=record.offset, stage="decode"
+        )
+        self._send_letter(f"{record.topic}.dlq", record.partition, record.key, record.value, headers)
+
+    def _send_letter(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> None:
+        done = self._gate.sent(self._sequence)
+
+        def delivered(_: int, failed: int) -> None:
+            if failed:
+                raise UnavailableError(f"the broker refused a dead letter for {topic}")
+            done()
+
+        self._sink.send(topic, [key], [value], delivered, partition=partition, headers=[headers])
+
+    # -- output ---------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Publish what is due, let deliveries report, move the safe positions on.
+
+        Learning and publishing share the thread: a tick goes on while users are due and it has
+        taken less time than learning did since the last one (at least one chunk, 20 ms).
+        """
+        budget_s = max(0.02, self._applied_s)
+        self._applied_s = 0.0
+        if self.ready:
+            deadline = time.perf_counter() + budget_s
+            while self._publish_chunk() and time.perf_counter() < deadline:
+                pass
+        with self._stage("deliver"):
+            self._sink.poll()
+        now_s = self._clock()
+        if now_s >= self._next_capture_s:
+            self._next_capture_s = now_s + COMMIT_EVERY_S
+            self._advance_safe()
+
+    def close(self) -> None:
+        """Publish what is pending, interval or not, and wait for the broker."""
+        if self.ready:
+            while self._publish_chunk(interval_ms=0):
+                pass
+        left = self._sink.flush(10.0)
+        if left:
+            raise UnavailableError(f"{left} messages were not delivered at shutdown; they will be made again")
+        self._advance_safe()
+        self._advance_safe()
+
+    def _publish_chunk(self, interval_ms: int | None = None) -> int:
+        interval = self.settings.worker.refresh_interval_ms if interval_ms is None else interval_ms
+        published = 0
+        for index, part in self.partitions.items():
+            users = part.outbox.due(int(self._clock() * 1000), interval, PUBLISH_CHUNK)
+            if len(users):
+                self._publish(index, part, users, interval)
+                published += len(users)
+        return published
+
+    def _publish(self, index: int, part: Partition, users: Int32, interval_ms: int) -> None:
+        state = part.state
+        with self._stage("rank"):
+            ranked, fallbacks = self._rank(part, users)
+        now_ms = int(self._clock() * 1000)
+        with self._stage("encode"):
+            ids = state.users.ids
+            names = [ids[user] for user in users]
+            values = self._encoder.encode(
+                names,
+                ranked,
+                partition=index,
+                offsets=state.last_offset[users],
+                event_ids=[state.last_event_id(user) for user in users],
+                ts_ms=state.last_ts_ms[users],
+                generated_at_ms=now_ms,
+                epoch=0,
+                sequence=self._sequence,
+                fallbacks=fallbacks,
+            )
+        told = part.outbox.told(users, now_ms, interval_ms)
+        done = self._gate.sent(told.sequence)
+
+        def delivered(n: int, failed: int) -> None:
+            if failed:
+                raise UnavailableError(f"the broker refused {failed} snapshots")
+            done()
+            self.n_snapshots += n
+            self.n_users_published += told.n_first
+            self.metrics.snapshots.inc(n)
+            self._observe((self._clock() * 1000 - told.since_ms) / 1000, told.held)
+
+        with self._stage("produce"):
+            self._sink.send(self.names.recommendations, [name.encode() for name in names], values, delivered)
+
+    def _rank(self, part: Partition, users: Int32) -> tuple[Ranked, np.ndarray]:
+        contexts = self.contexts(part, users)
+        ranked = self.model.ranker.rank(contexts, part.state.seen_rows(users), self._unavailable())
+        cold = (contexts.history < 0).all(axis=1)
+        return ranked, np.where(cold, FALLBACK_COLD, FALLBACK_NONE).astype(np.int8)
+
+    def contexts(self, part: Partition, users: Int32) -> Contexts:
+        """What is known about local `users` now."""
+        return Contexts(
+            users=part.model_users[users], history=part.state.contexts(users), now_ms=int(self._clock() * 1000)
+        )
+
+    def _unavailable(self) -> np.ndarray:
+        return self.model.catalogue.unavailable(int(self._clock() * 1000))
+
+    def _observe(self, seconds: np.ndarray, held: np.ndarray) -> None:
+        seconds = np.maximum(seconds, 0.0)
+        for histogram, reservoir, values in (
+            (self.metrics.event_to_snapshot, self.latencies, seconds[~held]),
+            (self.metrics.held_back, self.latencies_held, seconds[held]),
+        ):
+            reservoir.extend(values)
+            histogram.observe_many(values)
+
+    def _advance_safe(self) -> None:
+        pending = [s for p in self.partitions.values() if (s := p.outbox.oldest_sequence()) is not None]
+        # While the log is folded again, a position below the committed one would undo a commit.
+        positions = {
+            index: part.state.next_offset
+            for index, part in self.partitions.items()
+            if part.state.next_offset >= part.live_from
+        }
+        self._safe.update(self._gate.advance(self._sequence, positions, min(pending, default=None)))
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.metrics.stage_seconds.labels(name).inc(time.perf_counter() - started)

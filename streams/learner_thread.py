@@ -1,0 +1,183 @@
+"""The one thread that learns: a bounded queue in front, a tick inside, a watchdog around.
+
+Learning never runs on the event loop. `submit` waits for a place, so back-pressure reaches the
+agents, their buffers, and finally the fetcher. The thread drains what waits, hands it to the
+core as one batch, and calls the core's tick at a steady pace. Questions (`ask`) run between
+batches, so they see a consistent model without a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+import structlog
+from msgspec import Struct
+
+from schemas.runs import RecordRun
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+RECORD_PLACES = 4096
+"""Places for single records: they are small, and one place each would starve a catalogue load."""
+
+
+class CatalogueRecord(Struct, frozen=True, kw_only=True):
+    """One catalogue message as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Core(Protocol):
+    """What the thread drives."""
+
+    def apply(self, runs: list[RecordRun], records: list[CatalogueRecord]) -> None:
+        """Learn from what arrived."""
+
+    def tick(self) -> None:
+        """Publish what is due; called every tick and after every batch that took longer."""
+
+    def close(self) -> None:
+        """Publish what is left and flush."""
+
+
+class LearnerThread:
+    """Runs a `Core`; see the module's docstring.
+
+    Parameters
+    ----------
+    core : Core
+        Everything it owns is touched by this thread only.
+    queue_runs : int
+        Places for runs. More places mean larger batches and more latency at full load.
+    tick_s : float
+        Pace of `Core.tick`.
+    on_failure : Callable[[BaseException], None]
+        Called from the thread with what ended it; must end the process.
+    """
+
+    def __init__(
+        self, core: Core, *, queue_runs: int, tick_s: float, on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self._core = core
+        self._tick_s = tick_s
+        self._on_failure = on_failure
+        self._queue: queue.SimpleQueue[RecordRun | CatalogueRecord | Callable[[], None] | None] = queue.SimpleQueue()
+        self._run_places = asyncio.Semaphore(queue_runs)
+        self._record_places = asyncio.Semaphore(RECORD_PLACES)
+        self._waiting = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
+        self._busy_since: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Runs and records queued or being learned."""
+        return self._waiting
+
+    def busy_s(self) -> float:
+        """Seconds the current batch or tick has taken so far; 0 when idle."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def start(self) -> None:
+        """Start; must be called on the event loop that will submit."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    async def submit(self, entry: RecordRun | CatalogueRecord) -> None:
+        """Hand over a run or a record, waiting for a place."""
+        await (self._run_places if isinstance(entry, RecordRun) else self._record_places).acquire()
+        self._waiting += 1
+        self._queue.put(entry)
+
+    async def ask(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
+        """Run `question` on the thread between batches and return its answer.
+
+        Raises
+        ------
+        TimeoutError
+            When the thread is too busy to answer in time.
+        """
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
+            try:
+                answer.set_result(question())
+            except Exception as error:  # noqa: BLE001 - the asker gets whatever it was
+                answer.set_exception(error)
+
+        self._queue.put(run)
+        return await asyncio.wait_for(asyncio.wrap_future(answer), timeout_s)
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Let the queue drain, close the core, join; False when that took too long."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - nothing ever stays silently dead
+            log.exception("learner_thread_died")
+            self._on_failure(error)
+
+    def _work(self) -> None:
+        next_tick = time.monotonic() + self._tick_s
+        stopping = False
+        while not stopping:
+            runs: list[RecordRun] = []
+            records: list[CatalogueRecord] = []
+            try:
+                entry = self._queue.get(timeout=max(0.0, next_tick - time.monotonic()))
+                while True:
+                    if entry is None:
+                        stopping = True
+                    elif isinstance(entry, RecordRun):
+                        runs.append(entry)
+                    elif isinstance(entry, CatalogueRecord):
+                        records.append(entry)
+                    else:
+                        entry()
+                    entry = self._queue.get_nowait()
+            except queue.Empty:
+                pass
+            self._busy_since = time.monotonic()
+            if runs or records:
+                self._core.apply(runs, records)
+                self._release(len(runs), len(records))
+            if time.monotonic() >= next_tick:
+                self._core.tick()
+                next_tick = max(next_tick + self._tick_s, time.monotonic() + self._tick_s / 4)
+            self._busy_since = None
+        self._core.close()
+
+    def _release(self, n_runs: int, n_records: int) -> None:
+        def give_back() -> None:
+            self._waiting -= n_runs + n_records
+            for _ in range(n_runs):
+                self._run_places.release()
+            for _ in range(n_records):
+                self._record_places.release()
+
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(give_back)

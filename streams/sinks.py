@@ -1,0 +1,138 @@
+"""Where the worker's output goes: ports, and their Kafka implementation on confluent-kafka.
+
+A sink accepts whole batches and calls back once, when the broker has acknowledged every message
+of the batch: per-message closures would cost more than producing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from schemas.errors import UnavailableError
+
+log = structlog.get_logger(__name__)
+
+Headers = list[tuple[str, bytes]]
+Delivered = Callable[[int, int], None]
+"""Called with (n acknowledged, n failed) once a batch is complete."""
+
+
+class Sink(Protocol):
+    """Takes keyed messages for a topic; acknowledged batches are reported in `poll`."""
+
+    def send(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        delivered: Delivered,
+        *,
+        partition: int | None = None,
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
+        """Queue a batch."""
+
+    def poll(self) -> None:
+        """Run the callbacks of completed batches; never blocks."""
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for everything queued; returns the number of messages still in flight."""
+
+
+class _Batch:
+    """Counts the delivery reports of one `send`."""
+
+    __slots__ = ("delivered", "failed", "left", "n")
+
+    def __init__(self, n: int, delivered: Delivered) -> None:
+        self.n = self.left = n
+        self.failed = 0
+        self.delivered = delivered
+
+    def report(self, error: KafkaError | None, message: object) -> None:
+        if error is not None:
+            self.failed += 1
+            if self.failed == 1:
+                log.error("delivery_failed", cause=str(error))
+        self.left -= 1
+        if self.left == 0:
+            self.delivered(self.n - self.failed, self.failed)
+
+
+class KafkaSink:
+    """Idempotent producer with lz4 and a short linger; one a process, used by one thread.
+
+    Errors of a message are counted through its batch; only a fatal error of the producer raises.
+    """
+
+    def __init__(self, config: dict[str, Any], *, linger_ms: int = 5) -> None:
+        self._fatal: KafkaError | None = None
+        self._producer = Producer(
+            config
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": linger_ms,
+                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.kbytes": 262_144,
+                "batch.size": 1_000_000,
+                "message.max.bytes": 2_097_152,
+                "error_cb": self._on_error,
+                "log_level": 2,
+            }
+        )
+
+    def send(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        delivered: Delivered,
+        *,
+        partition: int | None = None,
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
+        """Queue a batch; 1.5 to 2.6 microseconds a message."""
+        if not keys:
+            delivered(0, 0)
+            return
+        report = _Batch(len(keys), delivered).report
+        produce = self._producer.produce
+        extra: dict[str, Any] = {} if partition is None else {"partition": partition}
+        for i, key in enumerate(keys):
+            if headers is not None:
+                extra["headers"] = headers[i]
+            while True:
+                try:
+                    produce(topic, values[i], key, on_delivery=report, **extra)
+                    break
+                except BufferError:  # the local queue is full: let deliveries drain
+                    self._producer.poll(0.05)
+                    self._raise_fatal()
+
+    def poll(self) -> None:
+        """Run the callbacks of completed batches."""
+        self._producer.poll(0)
+        self._raise_fatal()
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for everything queued."""
+        try:
+            return self._producer.flush(timeout_s)
+        except KafkaException as error:
+            raise UnavailableError(f"could not flush the producer: {error}") from None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+        else:
+            log.warning("producer_error", cause=str(error))
+
+    def _raise_fatal(self) -> None:
+        if self._fatal is not None:
+            raise UnavailableError(f"the producer failed for good: {self._fatal}")
