@@ -1,0 +1,96 @@
+# reelflow: `make demo` and `make test` do all their own set-up.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A CPU-only torch where your index offers one: make CPU_INDEX=<its address> demo
+CPU_INDEX ?=
+DURATION ?=
+ARGS ?=
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo DURATION=60   stops by itself after 60 s and prints a report"
+	@echo "  make demo ARGS='...'    further options, see reelflow demo --help"
+	@echo "  make CPU_INDEX=URL ...  install torch from an index with CPU-only builds"
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reelflow needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.lock
+	@echo "installing dependencies into $(VENV)"
+ifeq ($(CPU_INDEX),)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
+else
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --index $(CPU_INDEX) --index-strategy unsafe-best-match --requirements pyproject.toml --group dev
+endif
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## create .venv and install everything into it
+
+.PHONY: demo
+demo: $(STAMP) ## real events through a real broker, with a live page; Ctrl-C stops it
+	@$(BIN)/reelflow demo $(if $(DURATION),--duration $(DURATION)) $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## all tests, on a real broker (and in a real browser, where there is one)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: unit
+unit: $(STAMP) ## unit tests and doctests only
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/simulation schemas learners serving streams $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## a million random and mutated messages through the decoder
+	@REELFLOW_FUZZ=1000000 $(BIN)/python -m pytest -m fuzz --timeout 3600 $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## ruff, mypy --strict, import-linter, yamllint, compose check
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/yamllint --strict .
+	@$(BIN)/python deploy/check_compose.py
+
+.PHONY: format
+format: $(STAMP) ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: bench-stream
+bench-stream: $(STAMP) ## the worker against a plain Faust agent that merely reads
+	@$(BIN)/python -m benchmarks.stream $(ARGS)
+
+.PHONY: bench
+bench: bench-stream ## all benchmarks
+
+.PHONY: broker
+broker: $(STAMP) ## start a local Kafka broker in the background (reelflow broker stop ends it)
+	@$(BIN)/reelflow broker start $(ARGS)
+
+.PHONY: wheel
+wheel: $(STAMP) ## build sdist and wheel, check them, test the wheel in a fresh environment
+	@rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist .
+	@$(BIN)/check-wheel-contents dist/*.whl
+	@$(BIN)/python tests/wheel_smoke.py dist/*.whl
+
+.PHONY: lock
+lock: ## resolve requirements.lock again from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group dev pyproject.toml --output-file requirements.lock
+	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - --output-file requirements-uv.lock
+
+.PHONY: clean
+clean: ## stop the local broker, remove the environment and everything generated
+	@test ! -x $(BIN)/reelflow || $(BIN)/reelflow broker clean || true
+	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
