@@ -66,3 +66,7 @@ def main() -> None:
     except ReelflowError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,11 @@ class CommitGate:
         self._in_flight: dict[int, int] = {}
         self._captured: tuple[int, dict[int, int]] | None = None
 
+    @property
+    def n_in_flight(self) -> int:
+        """Sends that are not acknowledged."""
+        return sum(self._in_flight.values())
+
     def sent(self, sequence: int) -> Callable[[], None]:
         """Note that something was sent for batch `sequence`; call the result when acknowledged."""
         self._in_flight[sequence] = self._in_flight.get(sequence, 0) + 1

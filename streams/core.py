@@ -65,6 +65,8 @@ class Partition(Struct, kw_only=True):
     model_users: Int32  # (users,) model user slot, -1 before the first event
     live_from: int = 0      # offsets below were dealt with before a restart
     end_at_start: int = 0   # recovery ends here
+    end_seen: int = 0       # newest log end that was reported
+    last_broker_ts_ms: int = 0
 
     @property
     def caught_up(self) -> bool:
@@ -132,7 +134,9 @@ class WorkerCore:
             outbox=Outbox(),
             model_users=np.full(1024, -1, dtype=np.int32),
             live_from=committed or 0,
-            end_at_start=end,
+            # A partition that was never committed has never been told of: publish while folding.
+            end_at_start=0 if committed is None else end,
+            end_seen=end,
         )
 
     def position(self, partition: int) -> int | None:
@@ -144,6 +148,29 @@ class WorkerCore:
     def ready(self) -> bool:
         """Whether every assigned partition has been folded up to its end at start."""
         return bool(self.partitions) and all(p.caught_up for p in self.partitions.values())
+
+    def recovered_ratio(self) -> float:
+        """Share of the log at start that has been folded; 1 when caught up."""
+        total = sum(part.end_at_start for part in self.partitions.values())
+        done = sum(min(part.state.next_offset, part.end_at_start) for part in self.partitions.values())
+        return done / total if total else 1.0
+
+    def lag_records(self) -> int:
+        """Log end as last seen minus position next to read, all partitions."""
+        return sum(max(0, part.end_seen - part.state.next_offset) for part in self.partitions.values())
+
+    def lag_seconds(self) -> float:
+        """Age of the newest applied event."""
+        newest = max((int(part.last_broker_ts_ms) for part in self.partitions.values()), default=0)
+        return max(0.0, self._clock() - newest / 1000) if newest else 0.0
+
+    def n_pending(self) -> int:
+        """Users that owe a snapshot, and sends that the broker has not acknowledged."""
+        return sum(part.outbox.n_pending for part in self.partitions.values()) + self._gate.n_in_flight
+
+    def now_s(self) -> float:
+        """The clock's time."""
+        return self._clock()
 
     def safe_positions(self) -> dict[int, int]:
         """Positions whose dead letters and snapshots the broker has; what may be committed."""
@@ -186,6 +213,7 @@ class WorkerCore:
         self.rate.add(self._clock(), n_applied)
         if not n_applied:
             return None
+        part.last_broker_ts_ms = int(run.timestamps_ms[-1])
         interactions = folded.interactions
         rows = folded.rows
         live = batch.offsets[rows] >= part.live_from
@@ -209,7 +237,7 @@ class WorkerCore:
     def _learn(self, folded: list[Interactions]) -> None:
         batch = _concatenate(folded)
         with self._stage("learn"):
-            self.model.learn(batch, self._unavailable(), on_scored=self.metrics.scored_events.inc)
+            self.model.learn(batch, self.unavailable(), on_scored=self.metrics.scored_events.inc)
 
     def _apply_record(self, record: CatalogueRecord) -> None:
         catalogue = self.model.catalogue
@@ -350,7 +378,7 @@ class WorkerCore:
 
     def _rank(self, part: Partition, users: Int32) -> tuple[Ranked, np.ndarray]:
         contexts = self.contexts(part, users)
-        ranked = self.model.ranker.rank(contexts, part.state.seen_rows(users), self._unavailable())
+        ranked = self.model.ranker.rank(contexts, part.state.seen_rows(users), self.unavailable())
         cold = (contexts.history < 0).all(axis=1)
         return ranked, np.where(cold, FALLBACK_COLD, FALLBACK_NONE).astype(np.int8)
 

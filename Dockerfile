@@ -1,0 +1,27 @@
+# syntax=docker/dockerfile:1
+FROM python:3.11-slim AS build
+WORKDIR /src
+COPY requirements-uv.lock ./
+RUN pip install --no-cache-dir --require-hashes --requirement requirements-uv.lock
+COPY pyproject.toml README.md LICENSE CHANGELOG.md requirements.lock ./
+COPY schemas schemas
+COPY learners learners
+COPY serving serving
+COPY streams streams
+# The lock file also holds the development tools; as constraints it pins what the wheel needs.
+RUN uv venv /opt/reelflow \
+    && sed -e '/--hash=/d' -e 's/ \\$//' requirements.lock > constraints.txt \
+    && uv pip install --no-cache --python /opt/reelflow/bin/python --constraint constraints.txt .
+
+FROM python:3.11-slim
+RUN useradd --uid 10001 --create-home reelflow
+COPY --from=build /opt/reelflow /opt/reelflow
+ENV PATH=/opt/reelflow/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/home/reelflow/.cache/numba \
+    REELFLOW_HOME=/home/reelflow/.cache/reelflow
+USER reelflow
+WORKDIR /home/reelflow
+RUN mkdir -p .cache/numba .cache/reelflow
+ENTRYPOINT ["reelflow"]
+CMD ["worker"]

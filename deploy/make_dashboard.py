@@ -1,0 +1,100 @@
+"""Writes deploy/grafana/dashboards/reelflow.json; a test holds the file to this script and to the metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+OUTPUT = Path(__file__).parent / "grafana" / "dashboards" / "reelflow.json"
+DATASOURCE = {"type": "prometheus", "uid": "prometheus"}
+
+Query = tuple[str, str]
+LATENCY = "histogram_quantile({q}, sum by (le) (rate({name}_bucket[1m])))"
+
+PANELS: list[tuple[str, str, str, list[Query]]] = [
+    ("Ready", "stat", "none", [("reelflow_ready", "ready")]),
+    ("Events a second", "timeseries", "ops", [("sum by (outcome) (rate(reelflow_events_total[1m]))", "{{outcome}}")]),
+    (
+        "Event to snapshot",
+        "timeseries",
+        "s",
+        [
+            (LATENCY.format(q=0.5, name="reelflow_event_to_snapshot_seconds"), "p50"),
+            (LATENCY.format(q=0.99, name="reelflow_event_to_snapshot_seconds"), "p99"),
+            (LATENCY.format(q=0.99, name="reelflow_event_to_snapshot_held_back_seconds"), "p99, held back"),
+        ],
+    ),
+    ("Hit rate@10 of the next watched item", "timeseries", "percentunit", [("reelflow_hit_ratio", "{{learner}}")]),
+    ("Snapshots a second", "timeseries", "ops", [("rate(reelflow_snapshots_total[1m])", "snapshots")]),
+    (
+        "Dead letters a second",
+        "timeseries",
+        "ops",
+        [("sum by (input, reason) (rate(reelflow_dead_letters_total[1m]))", "{{input}} {{reason}}")],
+    ),
+    ("Lag", "timeseries", "short", [("reelflow_lag_records", "records")]),
+    ("Lag in seconds", "timeseries", "s", [("reelflow_lag_seconds", "seconds")]),
+    (
+        "Where the learner thread spends its time",
+        "timeseries",
+        "percentunit",
+        [("rate(reelflow_stage_seconds_total[1m])", "{{stage}}")],
+    ),
+    ("Users and items", "timeseries", "short", [("reelflow_users", "users"), ("reelflow_items", "items")]),
+    ("Runs waiting", "timeseries", "short", [("reelflow_queue_runs", "runs")]),
+    (
+        "Changes found, steps discarded, deliveries failed, events lost",
+        "timeseries",
+        "short",
+        [
+            ("increase(reelflow_drifts_total[5m])", "drifts"),
+            ("increase(reelflow_nonfinite_steps_total[5m])", "steps discarded"),
+            ("sum(increase(reelflow_delivery_failures_total[5m]))", "deliveries failed"),
+            ("increase(reelflow_lost_events_total[5m])", "events lost"),
+        ],
+    ),
+    ("Share of the log folded at start", "timeseries", "percentunit", [("reelflow_recovery_ratio", "recovered")]),
+    (
+        "Gateway requests a second",
+        "timeseries",
+        "ops",
+        [("sum by (status) (rate(reelflow_gateway_requests_total[1m]))", "{{status}}")],
+    ),
+]
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard as Grafana imports it: two panels a row."""
+    panels = [
+        {
+            "id": i + 1,
+            "title": title,
+            "type": kind,
+            "datasource": DATASOURCE,
+            "gridPos": {"h": 8, "w": 12, "x": 12 * (i % 2), "y": 8 * (i // 2)},
+            "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+            "options": {},
+            "targets": [
+                {"refId": chr(ord("A") + j), "expr": expr, "legendFormat": legend, "datasource": DATASOURCE}
+                for j, (expr, legend) in enumerate(queries)
+            ],
+        }
+        for i, (title, kind, unit, queries) in enumerate(PANELS)
+    ]
+    return {
+        "uid": "reelflow",
+        "title": "reelflow",
+        "schemaVersion": 41,
+        "version": 1,
+        "editable": False,
+        "refresh": "5s",
+        "time": {"from": "now-15m", "to": "now"},
+        "timezone": "browser",
+        "tags": ["reelflow"],
+        "panels": panels,
+    }
+
+
+if __name__ == "__main__":
+    OUTPUT.write_text(json.dumps(dashboard(), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,143 @@
+"""What the worker tells of itself: statistics, a user's recent events, similar and popular items.
+
+Every method but `readiness`, `version` and `registry` must run on the learner thread.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from schemas.records import EVENT_TYPES
+
+from .core import WorkerCore
+from .model import BOARD_NAMES
+
+ACTIVE_USERS = 50
+
+
+class Answers:
+    """Reads a `WorkerCore`; changes nothing but gauges."""
+
+    def __init__(self, core: WorkerCore) -> None:
+        self._core = core
+        self._version = version("reelflow")
+        metrics = core.metrics
+        metrics.info.labels(self._version, core.settings.worker.model_name, core.model.device).set(1)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where the metrics live."""
+        return self._core.metrics.registry
+
+    def version(self) -> dict[str, str]:
+        """Distribution version."""
+        return {"name": "reelflow", "version": self._version}
+
+    def readiness(self) -> dict[str, Any]:
+        """Whether lists are being published, and how far the recovery has come."""
+        core = self._core
+        return {"ready": core.ready, "partitions": len(core.partitions), "recovered": core.recovered_ratio()}
+
+    def refresh_gauges(self) -> None:
+        """Set the gauges that are read rather than counted."""
+        core, metrics = self._core, self._core.metrics
+        metrics.users.set(sum(len(part.state.users) for part in core.partitions.values()))
+        metrics.items.set(len(core.model.items))
+        metrics.ready.set(core.ready)
+        metrics.recovery.set(core.recovered_ratio())
+        lag = core.lag_records()
+        metrics.lag_records.set(lag)
+        metrics.lag_seconds.set(core.lag_seconds() if lag else 0.0)
+        for name, meter in core.model.board.meters.items():
+            if meter.n:
+                metrics.hit_ratio.labels(name).set(meter.fading_hit_rate)
+
+    def stats(self) -> dict[str, Any]:
+        """The figures of the live page and of the report of `reelflow demo`."""
+        core = self._core
+        board = core.model.board
+        return {
+            "events_per_s": round(core.rate.per_second(core.now_s()), 1),
+            "events_learned": core.n_learned,
+            "duplicates": core.n_duplicates,
+            "dead_letters": dict(core.n_dead),
+            "users_with_snapshot": core.n_users_published,
+            "snapshots": core.n_snapshots,
+            "pending_snapshots": core.n_pending(),
+            "event_to_snapshot_p50_s": core.latencies.quantile(0.5),
+            "event_to_snapshot_p99_s": core.latencies.quantile(0.99),
+            "event_to_snapshot_held_back_p99_s": core.latencies_held.quantile(0.99),
+            "n_scored": board.meters[BOARD_NAMES[0]].n,
+            "hit_rate_10": {name: meter.hit_rate for name, meter in board.meters.items()},
+            "hit_rate_series": board.series(),
+            "ready": core.ready,
+            "recovered": core.recovered_ratio(),
+            "lag_records": core.lag_records(),
+            "active_users": self._active_users(),
+            "n_items": len(core.model.items),
+            "n_users": sum(len(part.state.users) for part in core.partitions.values()),
+            "device": core.model.device,
+        }
+
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """A user's newest events, newest first."""
+        core = self._core
+        for part in core.partitions.values():
+            local = part.state.users.find(user_id)
+            if local >= 0:
+                break
+        else:
+            return None
+        recent = []
+        for item, kind, ts_ms in part.state.recent(local):
+            facts = core.model.catalogue.facts(item)
+            recent.append(
+                {
+                    "item_id": core.model.items.id_of(item),
+                    "type": EVENT_TYPES[kind],
+                    "ts_ms": int(ts_ms),
+                    "title": facts.title if facts else None,
+                    "tags": list(facts.tags) if facts else [],
+                }
+            )
+        return {"user_id": user_id, "recent": recent, "session": int(part.state.session_index[local])}
+
+    def items(self, item_ids: list[str]) -> dict[str, Any]:
+        """Catalogue facts of items."""
+        return {"items": dict(self._core.model.catalogue.describe(item_ids))}
+
+    def similar(self, item_id: str, limit: int) -> dict[str, Any] | None:
+        """Items watched by the same people around the same time, or close in the embedding."""
+        core = self._core
+        slot = core.model.items.find(item_id)
+        if slot < 0:
+            return None
+        items, scores = core.model.ranker.similar_items(slot, limit)
+        return {"item_id": item_id, "items": self._scored(items, scores)}
+
+    def popular(self, limit: int) -> dict[str, Any]:
+        """What is popular now; score is the item's decayed share of interest."""
+        items, scores = self._core.model.popular(limit, self._core.unavailable())
+        return {"items": self._scored(items, scores)}
+
+    def _scored(self, items: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+        ids = self._core.model.items
+        return [
+            {"item_id": ids.id_of(int(item)), "score": round(float(score), 6)}
+            for item, score in zip(items, scores, strict=True)
+            if item >= 0
+        ]
+
+    def _active_users(self) -> list[str]:
+        newest: list[tuple[int, str]] = []
+        for part in self._core.partitions.values():
+            n = len(part.state.users)
+            times = part.state.last_broker_ts_ms[:n]
+            for local in np.argsort(times, kind="stable")[-ACTIVE_USERS:]:
+                newest.append((int(times[local]), part.state.users.id_of(int(local))))
+        newest.sort(reverse=True)
+        return [user for _, user in newest[:ACTIVE_USERS]]

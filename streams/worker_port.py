@@ -1,0 +1,141 @@
+"""The worker's own HTTP port: metrics, health, and questions only the holder of the state can answer.
+
+Loopback by default. The gateway stands in front of it for everyone else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from schemas.errors import ConfigurationError
+
+from .answers import Answers
+from .learner_thread import LearnerThread
+
+log = structlog.get_logger(__name__)
+
+MAX_LIMIT = 500
+MAX_IDS = 500
+
+
+class WorkerPort:
+    """Serves `Answers`, each asked on the learner thread between batches."""
+
+    def __init__(self, answers: Answers, thread: LearnerThread, *, host: str, port: int) -> None:
+        self._answers = answers
+        self._thread = thread
+        self._host = host
+        self._port = port
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the port (the one chosen when 0 was asked for).
+
+        Raises
+        ------
+        ConfigurationError
+            When the port is taken or the host is not ours.
+        """
+        app = web.Application(middlewares=[_errors])
+        app.add_routes(
+            [
+                web.get("/health/live", self._live),
+                web.get("/health/ready", self._ready),
+                web.get("/version", self._version),
+                web.get("/metrics", self._metrics),
+                web.get("/stats", self._stats),
+                web.get("/users/{user_id}", self._user),
+                web.get("/items", self._items),
+                web.get("/items/{item_id}/similar", self._similar),
+                web.get("/popular", self._popular),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                "worker.port", f"cannot listen on {self._host}:{self._port}: {error.strerror}"
+            ) from None
+        port = int(self._runner.addresses[0][1])
+        log.info("worker_port_open", host=self._host, port=port)
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _live(self, _: web.Request) -> web.Response:
+        alive = self._thread.alive
+        return _json({"live": alive}, status=200 if alive else 503)
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        state = self._answers.readiness()
+        return _json(state, status=200 if state["ready"] else 503)
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return _json(self._answers.version())
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        await self._thread.ask(self._answers.refresh_gauges)
+        body = await asyncio.to_thread(generate_latest, self._answers.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        return _json(await self._thread.ask(self._answers.stats))
+
+    async def _user(self, request: web.Request) -> web.Response:
+        user_id = request.match_info["user_id"]
+        return _found(await self._thread.ask(lambda: self._answers.user(user_id)), f"user {user_id} is not known")
+
+    async def _items(self, request: web.Request) -> web.Response:
+        ids = [item_id for item_id in request.query.get("ids", "").split(",") if item_id][:MAX_IDS]
+        return _json(await self._thread.ask(lambda: self._answers.items(ids)))
+
+    async def _similar(self, request: web.Request) -> web.Response:
+        item_id, limit = request.match_info["item_id"], _limit(request)
+        found = await self._thread.ask(lambda: self._answers.similar(item_id, limit))
+        return _found(found, f"item {item_id} is not known")
+
+    async def _popular(self, request: web.Request) -> web.Response:
+        limit = _limit(request)
+        return _json(await self._thread.ask(lambda: self._answers.popular(limit)))
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except TimeoutError:
+        return _json({"error": "the learner is too busy to answer; try again"}, status=503)
+    except web.HTTPException as error:
+        return _json({"error": error.reason}, status=error.status)
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", "20")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_LIMIT:
+        raise web.HTTPUnprocessableEntity(reason=f"limit must be a whole number from 1 to {MAX_LIMIT}")
+    return int(text)
+
+
+def _found(value: Any | None, message: str) -> web.Response:
+    return _json({"error": message}, status=404) if value is None else _json(value)
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
