@@ -61,19 +61,24 @@ class Event(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One immutable record of behaviour, keyed by user_id."""
 
     schema_version: Version = 1
-    event_id: Id
-    user_id: Id
+    event_id: Annotated[Id, Meta(description="unique to this event; a second one is a duplicate")]
+    user_id: Annotated[Id, Meta(description="also the record key")]
     item_id: Id
     type: EventType
-    ts_ms: TimestampMs
-    watch_ms: SpanMs | None = None
-    duration_ms: SpanMs | None = None
+    ts_ms: Annotated[TimestampMs, Meta(description="event time, milliseconds since 1970-01-01 UTC")]
+    watch_ms: Annotated[SpanMs | None, Meta(description="how long it was watched, milliseconds")] = None
+    duration_ms: Annotated[SpanMs | None, Meta(description="length of the item, milliseconds")] = None
     surface: Surface | None = None
     device: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
     session_id: Id | None = None
-    snapshot_id: Annotated[str, Meta(min_length=1, max_length=192)] | None = None
-    position: Annotated[int, Meta(ge=0, le=100_000)] | None = None
-    autoplay: bool | None = None
+    snapshot_id: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=192)] | None,
+        Meta(description="the snapshot that the user saw the item in"),
+    ] = None
+    position: Annotated[
+        Annotated[int, Meta(ge=0, le=100_000)] | None, Meta(description="place in that list, from 0")
+    ] = None
+    autoplay: Annotated[bool | None, Meta(description="started by itself, not chosen")] = None
     gift_value: Annotated[float, Meta(ge=0, le=1e9)] | None = None
 
 
@@ -128,17 +133,17 @@ class RecommendedItem(Struct, frozen=True, kw_only=True):
     """One place of a list; `score` is sigmoid(f_user . f_content), in (0, 1)."""
 
     item_id: Id
-    score: Annotated[float, Meta(ge=0, le=1)]
+    score: Annotated[float, Meta(ge=0, le=1, description="published relevance; not the order of the list")]
     source: Source
-    propensity: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    propensity: Annotated[float, Meta(gt=0, le=1, description="probability of being shown here")] = 1.0
     reasons: Annotated[list[Reason], Meta(max_length=8)] = []
 
 
 class Knows(Struct, frozen=True, kw_only=True):
     """The freshness receipt: the last event the list already knows about."""
 
-    partition: Annotated[int, Meta(ge=0)]
-    offset: Annotated[int, Meta(ge=0)]
+    partition: Annotated[int, Meta(ge=0, description="of the behaviour topic")]
+    offset: Annotated[int, Meta(ge=0, description="of that event, last applied; never falls")]
     event_id: Id
     ts_ms: TimestampMs
 
@@ -158,7 +163,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     snapshot_id: Annotated[str, Meta(min_length=1, max_length=192)]
     user_id: Id
     generated_at_ms: TimestampMs
-    ttl_ms: Annotated[int, Meta(ge=0)]
+    ttl_ms: Annotated[int, Meta(ge=0, description="milliseconds after which the list is stale")]
     knows: Knows
     model: ModelRef
     fallback: Fallback
