@@ -74,6 +74,7 @@ class Answers:
             "n_scored": board.meters[BOARD_NAMES[0]].n,
             "hit_rate_10": {name: meter.hit_rate for name, meter in board.meters.items()},
             "hit_rate_series": board.series(),
+            "committed": core.n_committed,
             "ready": core.ready,
             "recovered": core.recovered_ratio(),
             "lag_records": core.lag_records(),

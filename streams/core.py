@@ -100,6 +100,7 @@ class WorkerCore:
         self.rate = Rate()
         self.n_learned = self.n_snapshots = self.n_duplicates = 0
         self.n_users_published = 0
+        self.n_committed = 0  # sum of committed offsets, as last acknowledged
         self.n_dead: dict[str, int] = {}
         self._sink = sink
         self._clock = clock

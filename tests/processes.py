@@ -1,0 +1,77 @@
+"""A worker (and gateway) as a real process on free ports, for integration and end-to-end tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from schemas.errors import UnavailableError
+from streams.demo import free_port
+from streams.processes import Child, http_json
+
+READY_S = 180.0
+
+
+class RunningWorker:
+    """A `reelflow worker` that is ready."""
+
+    def __init__(self, child: Child, url: str, environ: dict[str, str]) -> None:
+        self.child = child
+        self.url = url
+        self.environ = environ
+
+    def stats(self) -> dict[str, Any]:
+        return http_json(f"{self.url}/stats", timeout_s=30)
+
+    def wait(self, condition: Callable[[dict[str, Any]], bool], timeout_s: float = 60.0) -> dict[str, Any]:
+        """Statistics once `condition` holds for them."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.child.check()
+            try:
+                stats = self.stats()
+            except UnavailableError:
+                stats = None
+            if stats is not None and condition(stats):
+                return stats
+            assert time.monotonic() < deadline, f"not reached in {timeout_s} s: {stats}\n{self.child.tail()}"
+            time.sleep(0.05)
+
+
+@contextmanager
+def running_worker(
+    bootstrap: str, prefix: str, partitions: int, folder: Path, **environ: str
+) -> Iterator[RunningWorker]:
+    """Start `reelflow worker`, wait until it is ready, stop it at the end."""
+    port = free_port()
+    settings = {
+        "REELFLOW_KAFKA_BOOTSTRAP": bootstrap,
+        "REELFLOW_KAFKA_PREFIX": prefix,
+        "REELFLOW_KAFKA_PARTITIONS": str(partitions),
+        "REELFLOW_WORKER_PORT": str(port),
+        **environ,
+    }
+    log = folder / f"worker-{uuid4().hex[:6]}.log"
+    with Child("worker", ["worker"], log=log, environ=settings) as child:
+        url = f"http://127.0.0.1:{port}"
+        child.wait_ready(f"{url}/health/ready", READY_S)
+        yield RunningWorker(child, url, settings)
+
+
+@contextmanager
+def running_gateway(worker: RunningWorker, folder: Path) -> Iterator[str]:
+    """Start `reelflow gateway` before `worker`; yields its base URL."""
+    port = free_port()
+    environ = {
+        **worker.environ,
+        "REELFLOW_GATEWAY_PORT": str(port),
+        "REELFLOW_GATEWAY_WORKER_URL": worker.url,
+    }
+    with Child("gateway", ["gateway"], log=folder / "gateway.log", environ=environ) as child:
+        url = f"http://127.0.0.1:{port}"
+        child.wait_ready(f"{url}/health/ready", 60)
+        yield url
