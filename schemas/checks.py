@@ -64,7 +64,7 @@ class Contract(Generic[T]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return self._second_look(checked, error)
 
-    def decode_keyed(self, key: bytes | None, value: bytes | None) -> T:
+    def decode_keyed(self, value: bytes | None, key: bytes | None) -> T:
         """As `decode`; the record key must be the UTF-8 text of the key field."""
         decoded = self.decode(value)
         if key != getattr(decoded, self.key_field).encode():
@@ -162,22 +162,19 @@ def all_clean(values: Sequence[bytes | None]) -> bool:
     return True
 
 
-def decode_item(key: bytes | None, value: bytes | None) -> Item | None:
-    """Catalogue item of one record; None when a null value withdraws the item `key`.
+def decode_item(value: bytes | None, key: bytes | None) -> Item:
+    """Catalogue item of one record; a null value has no item, see `withdrawn_item_id`.
 
     Raises
     ------
     ContractError
-        As `Contract.decode`; a null value needs a key of 1 to 128 characters of UTF-8.
+        As `Contract.decode`, and key_mismatch.
     """
-    if value is not None:
-        return ITEMS.decode_keyed(key, value)
-    withdrawn_item_id(key)
-    return None
+    return ITEMS.decode_keyed(value, key)
 
 
 def withdrawn_item_id(key: bytes | None) -> str:
-    """Item id of a record with a null value.
+    """Item id of a catalogue record with a null value, which withdraws the item.
 
     Raises
     ------
@@ -191,15 +188,15 @@ def withdrawn_item_id(key: bytes | None) -> str:
         raise ITEMS.key_mismatch() from error
 
 
-def decode_erasure(key: bytes | None, value: bytes | None) -> Erasure:
+def decode_erasure(value: bytes | None, key: bytes | None) -> Erasure:
     """Erasure request or receipt of one record.
 
     Raises
     ------
     ContractError
-        As `Contract.decode`, and null_value.
+        As `Contract.decode`, and key_mismatch.
     """
-    return ERASURES.decode_keyed(key, value)
+    return ERASURES.decode_keyed(value, key)
 
 
 def _nesting_exceeds(value: bytes, limit: int) -> bool:

@@ -10,7 +10,7 @@ from .checks import EVENTS, Contract
 from .records import Erasure, Event, Item, Snapshot
 
 _ENCODER: Final = msgspec.json.Encoder()
-_SNAPSHOTS: Final = Contract(Snapshot, "user_id")
+SNAPSHOTS: Final = Contract(Snapshot, "user_id")
 
 
 def encode_event(event: Event) -> bytes:
@@ -58,4 +58,4 @@ def decode_snapshot(value: bytes) -> Snapshot:
     ContractError
         Names reason and field.
     """
-    return _SNAPSHOTS.decode(value)
+    return SNAPSHOTS.decode(value)

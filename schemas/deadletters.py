@@ -6,9 +6,9 @@ A dead letter is the original key and value, byte for byte, on ``<topic>.dlq``. 
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Reason = Literal[
     "null_value",  # an event without a value
@@ -38,6 +38,22 @@ HEADER_STAGE: Final = "reelflow_stage"
 HEADER_EXCEPTION: Final = "reelflow_exception"
 
 Stage = Literal["decode", "fold"]
+
+
+_Number = Annotated[str, Meta(pattern="^(0|[1-9][0-9]*)$")]
+
+
+class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
+    """Headers of a dead letter; each value is UTF-8 text, empty where it does not apply."""
+
+    reelflow_reason: Reason
+    reelflow_field: Annotated[str, Meta(description="top-level field that breaks the contract")]
+    reelflow_message: Annotated[str, Meta(description="what is wrong, for people; begins with the path")]
+    reelflow_topic: Annotated[str, Meta(description="topic of the original")]
+    reelflow_partition: Annotated[_Number, Meta(description="partition of the original")]
+    reelflow_offset: Annotated[_Number, Meta(description="offset of the original")]
+    reelflow_stage: Stage
+    reelflow_exception: str
 
 
 class Rejected(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,197 @@
+"""One AsyncAPI 3.0 document for all topics, generated from the structs and the topic specs.
+
+It is enough to write a producer or a reader from: addresses, keys, partitioning, headers,
+payload schemas, examples, and what a reader may rely on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .jsonschema import EXAMPLES, STRUCTS, JsonObject, component_schemas
+from .topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, TopicSpec, topic_names, topic_specs
+
+CONTRACT_VERSION: Final = "1.0.0"
+KAFKA_BINDING: Final = "0.5.0"
+
+_DESCRIPTION: Final = """\
+reelflow keeps a recommendation list per user fresh while the user watches: behaviour events in,
+recommendation snapshots out, over Kafka.
+
+Keys are UTF-8 text. A record goes to partition (murmur2(key) & 0x7fffffff) mod partitions, as
+Kafka's Java client and kafka-python do by default; librdkafka needs partitioner=murmur2_random.
+
+Values are JSON in UTF-8 (no byte order mark), at most 1 MiB, nested at most 128 deep. Unknown
+fields are ignored. A message that breaks its contract goes to the dead-letter topic of its
+topic, byte for byte, with the reason in its headers.
+
+CloudEvents in binary mode are understood: ce_* headers are tolerated and not read, the value is
+the same JSON."""
+
+_KIND_DESCRIPTIONS: Final = {
+    "event": (
+        "One thing a user did. event_id makes it idempotent: a second one with the same id within "
+        "the deduplication window changes nothing. Order per user is the order in the partition."
+    ),
+    "item": "Catalogue metadata and content of an item; the last record of a key is the current one.",
+    "snapshot": (
+        "A user's current list, best first. The pair (knows.partition, knows.offset) only grows, so a "
+        "reader drops a snapshot that is older than the one it has. After ttl_ms the list is stale."
+    ),
+    "erasure": "A request to forget the user everywhere, or the receipt that it was done.",
+}
+
+_CLOUD_EVENT_HEADERS: Final[JsonObject] = {
+    "type": "object",
+    "description": "Optional CloudEvents attributes in binary mode; tolerated, not read.",
+    "properties": {
+        name: {"type": "string"}
+        for name in ("ce_id", "ce_source", "ce_type", "ce_time", "ce_specversion", "content-type")
+    },
+}
+
+
+def asyncapi_document(
+    prefix: str = DEFAULT_PREFIX,
+    partitions: int = DEFAULT_PARTITIONS,
+    replication: int = 1,
+    bootstrap: str = "127.0.0.1:9092",
+) -> JsonObject:
+    """The document for the topics under `prefix`.
+
+    Operations are seen from reelflow: it receives behaviour, catalogue and erasure, and sends
+    recommendations, erasure receipts and dead letters.
+    """
+    names = topic_names(prefix)
+    carried = {
+        names.behaviour: ("behaviour", ["event"]),
+        names.behaviour_dlq: ("behaviourDeadLetters", ["deadLetter"]),
+        names.catalogue: ("catalogue", ["item", "itemWithdrawn"]),
+        names.catalogue_dlq: ("catalogueDeadLetters", ["deadLetter"]),
+        names.recommendations: ("recommendations", ["snapshot", "userErased"]),
+        names.erasure: ("erasure", ["erasure"]),
+        names.erasure_dlq: ("erasureDeadLetters", ["deadLetter"]),
+    }
+    channels: JsonObject = {}
+    for spec in topic_specs(prefix, partitions, replication):
+        channel, messages = carried[spec.name]
+        channels[channel] = _channel(spec, messages, replication)
+    operations: JsonObject = {}
+    for channel, action in (
+        ("behaviour", "receive"),
+        ("catalogue", "receive"),
+        ("erasure", "receive"),
+        ("recommendations", "send"),
+        ("erasure", "send"),
+        ("behaviourDeadLetters", "send"),
+        ("catalogueDeadLetters", "send"),
+        ("erasureDeadLetters", "send"),
+    ):
+        operations[f"{action}{channel[0].upper()}{channel[1:]}"] = {
+            "action": action,
+            "channel": {"$ref": f"#/channels/{channel}"},
+        }
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:reelflow:asyncapi:v1",
+        "info": {
+            "title": "reelflow",
+            "version": CONTRACT_VERSION,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"kafka": {"host": bootstrap, "protocol": "kafka", "description": "bootstrap servers"}},
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": _messages(),
+            "schemas": component_schemas("#/components/schemas/{name}"),
+        },
+    }
+
+
+def _channel(spec: TopicSpec, messages: list[str], replication: int) -> JsonObject:
+    configuration: JsonObject = {}
+    for name, text in spec.configs.items():
+        if name == "cleanup.policy":
+            configuration[name] = text.split(",")
+        else:
+            configuration[name] = int(text) if text.isdigit() else text
+    return {
+        "address": spec.name,
+        "description": f"{spec.what}; key: {spec.key}",
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "bindings": {
+            "kafka": {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "replicas": replication,
+                "topicConfiguration": configuration,
+                "bindingVersion": KAFKA_BINDING,
+            }
+        },
+    }
+
+
+def _messages() -> JsonObject:
+    keys = {"event": "user_id", "item": "item_id", "snapshot": "user_id", "erasure": "user_id"}
+    messages: JsonObject = {}
+    for kind, key in keys.items():
+        messages[kind] = {
+            "name": kind,
+            "title": STRUCTS[kind].__name__,
+            "description": _KIND_DESCRIPTIONS[kind],
+            "contentType": "application/json",
+            "payload": {"$ref": f"#/components/schemas/{STRUCTS[kind].__name__}"},
+            "bindings": _key_binding(f"UTF-8 text of {key}"),
+            "examples": [
+                {"name": f"{kind}{number}", "payload": example}
+                for number, example in enumerate(EXAMPLES[kind], start=1)
+            ],
+        }
+        if kind != "snapshot":
+            messages[kind]["headers"] = _CLOUD_EVENT_HEADERS
+    messages["itemWithdrawn"] = _tombstone("itemWithdrawn", "item_id", "The item is no longer offered.")
+    messages["userErased"] = _tombstone(
+        "userErased", "user_id", "The user was erased: readers forget the list."
+    )
+    messages["deadLetter"] = {
+        "name": "deadLetter",
+        "title": "Dead letter",
+        "description": (
+            "The original key and value, byte for byte (a null stays null), in the original's partition "
+            "number; the headers say why. Headers of the original are not copied. The identity is "
+            "(reelflow_topic, reelflow_partition, reelflow_offset): a letter written twice counts once."
+        ),
+        "contentType": "application/octet-stream",
+        "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+        "payload": {"description": "any bytes, or null"},
+        "bindings": {
+            "kafka": {
+                "key": {"description": "the original key: any bytes, or null"},
+                "bindingVersion": KAFKA_BINDING,
+            }
+        },
+        "examples": [{"name": "negativeWatch", "headers": EXAMPLES["dead-letter-headers"][0]}],
+    }
+    return messages
+
+
+def _tombstone(name: str, key: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": "Null value",
+        "description": description,
+        "payload": {"type": "null"},
+        "bindings": _key_binding(f"UTF-8 text of {key}"),
+    }
+
+
+def _key_binding(description: str) -> dict[str, Any]:
+    return {
+        "kafka": {
+            "key": {"type": "string", "minLength": 1, "maxLength": 128, "description": description},
+            "bindingVersion": KAFKA_BINDING,
+        }
+    }
