@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,16 +24,16 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 from confluent_kafka import Producer
+from streams.broker import LocalBroker
+from streams.topics import create_topics
 
 from schemas.codec import encode_event
 from schemas.records import Event
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
-from streams.broker import LocalBroker
 from streams.context import confluent_config
 from streams.demo import free_port
-from streams.processes import Child, http_json
-from streams.topics import create_topics
+from streams.processes import Child, http_json, http_text
 
 PARTITIONS = 4
 
@@ -47,15 +46,26 @@ def fill(kafka: KafkaSettings, n_events: int, n_users: int, n_items: int, seed: 
     watched = rng.integers(1_000, 60_000, n_events)
     producer = Producer(
         confluent_config(kafka)
-        | {"acks": "all", "compression.type": "lz4", "linger.ms": 50, "queue.buffering.max.messages": 2_000_000}
+        | {
+            "acks": "all",
+            "compression.type": "lz4",
+            "linger.ms": 50,
+            "queue.buffering.max.messages": 2_000_000,
+        }
     )
     topic = topic_names(kafka.prefix).behaviour
     started = time.monotonic()
     base_ms = int(time.time() * 1000) - n_events
     for i in range(n_events):
         event = Event(
-            event_id=f"e{i}", user_id=f"u{users[i]}", item_id=f"v{items[i]}", type="watch", ts_ms=base_ms + i,
-            watch_ms=int(watched[i]), duration_ms=60_000, surface="short_video",
+            event_id=f"e{i}",
+            user_id=f"u{users[i]}",
+            item_id=f"v{items[i]}",
+            type="watch",
+            ts_ms=base_ms + i,
+            watch_ms=int(watched[i]),
+            duration_ms=60_000,
+            surface="short_video",
         )
         while True:
             try:
@@ -73,11 +83,24 @@ def plain(kafka: KafkaSettings, seconds: float) -> float:
     """Events a second of a plain agent."""
     output = subprocess.run(
         [
-            sys.executable, "-m", "benchmarks.plain_faust", "--bootstrap", kafka.bootstrap, "--topic",
-            topic_names(kafka.prefix).behaviour, "--partitions", str(PARTITIONS), "--seconds", str(seconds),
-            "--group", f"plain-{uuid4().hex[:8]}",
+            sys.executable,
+            "-m",
+            "benchmarks.plain_faust",
+            "--bootstrap",
+            kafka.bootstrap,
+            "--topic",
+            topic_names(kafka.prefix).behaviour,
+            "--partitions",
+            str(PARTITIONS),
+            "--seconds",
+            str(seconds),
+            "--group",
+            f"plain-{uuid4().hex[:8]}",
         ],
-        capture_output=True, text=True, timeout=seconds + 120, check=False,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 120,
+        check=False,
     )
     for line in output.stdout.splitlines():
         if line.startswith("{"):
@@ -86,7 +109,9 @@ def plain(kafka: KafkaSettings, seconds: float) -> float:
     raise SystemExit(f"the plain agent printed no result:\n{output.stdout[-2000:]}\n{output.stderr[-4000:]}")
 
 
-def worker(kafka: KafkaSettings, folder: Path, n_events: int, seconds: float, *, embeddings: bool) -> dict[str, Any]:
+def worker(
+    kafka: KafkaSettings, folder: Path, n_events: int, seconds: float, *, embeddings: bool
+) -> dict[str, Any]:
     """Rate of the worker from its first learned event until the log is done or time is over."""
     port = free_port()
     name = f"bench-{uuid4().hex[:8]}"
@@ -119,8 +144,7 @@ def worker(kafka: KafkaSettings, folder: Path, n_events: int, seconds: float, *,
             for line in Path(f"/proc/{child.process.pid}/status").read_text().splitlines()
             if line.startswith("VmHWM")
         )
-        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:  # noqa: S310 - our own port
-            metrics = response.read().decode()
+        metrics = http_text(f"{url}/metrics", timeout_s=30)
     (t0, n0, s0), (t1, n1, s1) = samples[0], samples[-1]
     stages = {
         line.split('stage="')[1].split('"')[0]: round(float(line.split()[-1]) / n1 * 1e6, 2)
@@ -145,17 +169,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--embeddings", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="reelflow-bench-") as name, LocalBroker(Path(name) / "kafka") as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="reelflow-bench-") as name,
+        LocalBroker(Path(name) / "kafka") as broker,
+    ):
         kafka = KafkaSettings(bootstrap=broker.bootstrap, prefix="bench", partitions=PARTITIONS)
         create_topics(kafka)
         took = fill(kafka, arguments.events, arguments.users, arguments.items, arguments.seed)
-        print(f"{arguments.events:,} events of {arguments.users:,} users produced in {took:.1f} s", flush=True)
+        print(
+            f"{arguments.events:,} events of {arguments.users:,} users produced in {took:.1f} s", flush=True
+        )
         plains, workers = [], []
         for round_ in range(arguments.rounds):
             plains.append(plain(kafka, arguments.seconds))
             print(f"round {round_ + 1}: plain Faust reads {plains[-1]:,.0f} events/s", flush=True)
             workers.append(
-                worker(kafka, Path(name), arguments.events, arguments.seconds, embeddings=arguments.embeddings)
+                worker(
+                    kafka, Path(name), arguments.events, arguments.seconds, embeddings=arguments.embeddings
+                )
             )
             figures = workers[-1]
             print(

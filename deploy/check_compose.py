@@ -23,9 +23,11 @@ def problems() -> list[str]:
     for name, service in compose["services"].items():
         if name not in ONE_SHOT and "healthcheck" not in service:
             found.append(f"service {name} has no health check")
-        for port in service.get("ports", []):
-            if not str(port).startswith("127.0.0.1:"):
-                found.append(f"service {name} publishes {port} beyond loopback")
+        found += [
+            f"service {name} publishes {port} beyond loopback"
+            for port in service.get("ports", [])
+            if not str(port).startswith("127.0.0.1:")
+        ]
         for volume in service.get("volumes", []):
             source = str(volume).split(":", 1)[0]
             if source.startswith(".") and not (ROOT / source).exists():
@@ -56,7 +58,10 @@ def main() -> int:
     else:
         result = subprocess.run(
             [*command, "-f", str(ROOT / "docker-compose.yml"), "config", "-q"],
-            capture_output=True, text=True, check=False, cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
         )
         if result.returncode:
             found.append(result.stderr.strip())

@@ -14,7 +14,12 @@ LATENCY = "histogram_quantile({q}, sum by (le) (rate({name}_bucket[1m])))"
 
 PANELS: list[tuple[str, str, str, list[Query]]] = [
     ("Ready", "stat", "none", [("reelflow_ready", "ready")]),
-    ("Events a second", "timeseries", "ops", [("sum by (outcome) (rate(reelflow_events_total[1m]))", "{{outcome}}")]),
+    (
+        "Events a second",
+        "timeseries",
+        "ops",
+        [("sum by (outcome) (rate(reelflow_events_total[1m]))", "{{outcome}}")],
+    ),
     (
         "Event to snapshot",
         "timeseries",
@@ -25,7 +30,12 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
             (LATENCY.format(q=0.99, name="reelflow_event_to_snapshot_held_back_seconds"), "p99, held back"),
         ],
     ),
-    ("Hit rate@10 of the next watched item", "timeseries", "percentunit", [("reelflow_hit_ratio", "{{learner}}")]),
+    (
+        "Hit rate@10 of the next watched item",
+        "timeseries",
+        "percentunit",
+        [("reelflow_hit_ratio", "{{learner}}")],
+    ),
     ("Snapshots a second", "timeseries", "ops", [("rate(reelflow_snapshots_total[1m])", "snapshots")]),
     (
         "Dead letters a second",
@@ -54,7 +64,12 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
             ("increase(reelflow_lost_events_total[5m])", "events lost"),
         ],
     ),
-    ("Share of the log folded at start", "timeseries", "percentunit", [("reelflow_recovery_ratio", "recovered")]),
+    (
+        "Share of the log folded at start",
+        "timeseries",
+        "percentunit",
+        [("reelflow_recovery_ratio", "recovered")],
+    ),
     (
         "Gateway requests a second",
         "timeseries",

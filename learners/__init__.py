@@ -1,0 +1,1 @@
+"""Mathematics only: user state, transitions, popularity, tags, embeddings, gate, evaluation."""

@@ -1,0 +1,1 @@
+"""Contracts: events, items, snapshots, dead letters, topics, settings; bytes to columns."""

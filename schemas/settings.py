@@ -28,72 +28,134 @@ Ratio = Annotated[float, Meta(ge=0, le=1)]
 class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to reach Kafka; security keys are passed through to every client."""
 
-    bootstrap: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9092"
-    prefix: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")] = (
-        DEFAULT_PREFIX
-    )
-    partitions: Annotated[int, Meta(ge=1, le=10_000)] = DEFAULT_PARTITIONS
-    replication: Annotated[int, Meta(ge=1, le=10)] = 1
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
-    sasl_password: str | None = None
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
+    bootstrap: Annotated[
+        Annotated[str, Meta(min_length=1)], Meta(description="brokers, comma-separated host:port")
+    ] = "127.0.0.1:9092"
+    prefix: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")],
+        Meta(description="first part of every topic name"),
+    ] = DEFAULT_PREFIX
+    partitions: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(description="partitions of each topic; must be what the topics have"),
+    ] = DEFAULT_PARTITIONS
+    replication: Annotated[
+        Annotated[int, Meta(ge=1, le=10)], Meta(description="replication factor that `topics create` uses")
+    ] = 1
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Meta(description="as in Kafka clients")
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, Meta(description="as in Kafka clients")
+    ] = None
+    sasl_username: Annotated[str | None, Meta(description="for SASL")] = None
+    sasl_password: Annotated[str | None, Meta(description="for SASL; masked in output")] = None
+    ssl_cafile: Annotated[str | None, Meta(description="certificate authority, PEM")] = None
+    ssl_certfile: Annotated[str | None, Meta(description="client certificate, PEM")] = None
+    ssl_keyfile: Annotated[str | None, Meta(description="client key, PEM")] = None
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The main job: learner and ranker in one process."""
 
-    model_name: Annotated[str, Meta(min_length=1, max_length=64)] = "main"
-    group_id: str | None = None
-    host: str = "127.0.0.1"
-    port: Port = 6066
-    queue_runs: Annotated[int, Meta(ge=1, le=1024)] = 16
-    max_run_records: Annotated[int, Meta(ge=1, le=100_000)] = 4_096
-    tick_ms: Annotated[int, Meta(ge=1, le=10_000)] = 20
-    refresh_interval_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 500
-    lateness_ms: Annotated[int, Meta(ge=0)] = 7 * 86_400_000
-    future_skew_ms: Annotated[int, Meta(ge=0)] = 300_000
-    dedup_window: Annotated[int, Meta(ge=1_024, le=100_000_000)] = 1_000_000
-    session_gap_ms: PositiveInt = 1_800_000
-    stuck_after_s: Annotated[float, Meta(gt=0)] = 120.0
+    model_name: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64)], Meta(description="names the model in snapshots")
+    ] = "main"
+    group_id: Annotated[
+        str | None, Meta(description="consumer group; default <prefix>.worker.<model_name>")
+    ] = None
+    host: Annotated[str, Meta(description="address of the worker port")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="port for metrics, health and questions; 0 picks a free one")] = (
+        6066
+    )
+    queue_runs: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)],
+        Meta(description="fetched runs that may wait for the learner thread"),
+    ] = 16
+    max_run_records: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)], Meta(description="most records in one run")
+    ] = 4_096
+    tick_ms: Annotated[Annotated[int, Meta(ge=1, le=10_000)], Meta(description="pace of publishing, ms")] = 20
+    refresh_interval_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=3_600_000)],
+        Meta(description="at most one snapshot a user per this many ms"),
+    ] = 500
+    lateness_ms: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(description="events further behind the partition watermark are dead letters"),
+    ] = 7 * 86_400_000
+    future_skew_ms: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(description="events further ahead of the broker clock are dead letters"),
+    ] = 300_000
+    dedup_window: Annotated[
+        Annotated[int, Meta(ge=1_024, le=100_000_000)],
+        Meta(description="events a partition within which an event_id is recognised again"),
+    ] = 1_000_000
+    session_gap_ms: Annotated[PositiveInt, Meta(description="a pause this long starts a new session")] = (
+        1_800_000
+    )
+    stuck_after_s: Annotated[
+        Annotated[float, Meta(gt=0)], Meta(description="a batch that takes longer ends the process")
+    ] = 120.0
 
 
 class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is learned and how."""
 
-    seed: Annotated[int, Meta(ge=0)] = 0
-    embeddings: bool = True
-    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    dim: Annotated[int, Meta(ge=4, le=1024)] = 64
-    history: Annotated[int, Meta(ge=8, le=200)] = 50
-    seen: Annotated[int, Meta(ge=8, le=4096)] = 128
-    transition_width: Annotated[int, Meta(ge=4, le=512)] = 64
-    transition_half_life_h: Annotated[float, Meta(gt=0)] = 24.0 * 30
-    popularity_half_lives_h: Annotated[tuple[float, ...], Meta(min_length=1, max_length=4)] = (6.0, 24.0 * 7)
-    max_items: PositiveInt = 2_000_000
-    max_users: PositiveInt = 20_000_000
+    seed: Annotated[Annotated[int, Meta(ge=0)], Meta(description="of every pseudo-random choice")] = 0
+    embeddings: Annotated[
+        bool, Meta(description="learn torch embeddings; off leaves transitions and popularity")
+    ] = True
+    device: Annotated[
+        Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")],
+        Meta(description="auto, cpu, cuda or cuda:N"),
+    ] = "auto"
+    dim: Annotated[Annotated[int, Meta(ge=4, le=1024)], Meta(description="width of vectors")] = 64
+    history: Annotated[Annotated[int, Meta(ge=8, le=200)], Meta(description="recent items kept a user")] = 50
+    seen: Annotated[
+        Annotated[int, Meta(ge=8, le=4096)],
+        Meta(description="consumed items kept a user and left out of lists"),
+    ] = 128
+    transition_width: Annotated[
+        Annotated[int, Meta(ge=4, le=512)], Meta(description="neighbours kept an item")
+    ] = 64
+    transition_half_life_h: Annotated[
+        Annotated[float, Meta(gt=0)], Meta(description="half-life of transitions, hours")
+    ] = 24.0 * 30
+    popularity_half_lives_h: Annotated[
+        Annotated[tuple[float, ...], Meta(min_length=1, max_length=4)],
+        Meta(description="half-lives of popularity, hours"),
+    ] = (6.0, 24.0 * 7)
+    max_items: Annotated[PositiveInt, Meta(description="items beyond are dead letters (capacity)")] = (
+        2_000_000
+    )
+    max_users: Annotated[PositiveInt, Meta(description="users beyond are dead letters (capacity)")] = (
+        20_000_000
+    )
 
 
 class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a published list looks like."""
 
-    list_size: Annotated[int, Meta(ge=1, le=500)] = 20
-    ttl_ms: PositiveInt = 3_600_000
-    exclude_seen: bool = True
-    evaluate_ratio: Ratio = 1.0
+    list_size: Annotated[Annotated[int, Meta(ge=1, le=500)], Meta(description="items in a list")] = 20
+    ttl_ms: Annotated[PositiveInt, Meta(description="consumers should treat an older list as stale, ms")] = (
+        3_600_000
+    )
+    exclude_seen: Annotated[bool, Meta(description="leave out what the user consumed")] = True
+    evaluate_ratio: Annotated[Ratio, Meta(description="share of micro-batches scored before learning")] = 1.0
 
 
 class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP side."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8080
-    worker_url: str = "http://127.0.0.1:6066"
-    max_body_bytes: PositiveInt = 1_048_576
-    max_streams: PositiveInt = 1_000
+    host: Annotated[str, Meta(description="address of the gateway")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="port of the gateway; 0 picks a free one")] = 8080
+    worker_url: Annotated[str, Meta(description="the worker port behind the gateway")] = (
+        "http://127.0.0.1:6066"
+    )
+    max_body_bytes: Annotated[PositiveInt, Meta(description="largest request body")] = 1_048_576
+    max_streams: Annotated[PositiveInt, Meta(description="most open event streams")] = 1_000
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -180,3 +242,23 @@ def _named(section: str, error: msgspec.ValidationError) -> ConfigurationError:
     if "unknown field `" in message:
         return ConfigurationError(f"{section}.{message.split('`')[1]}", "unknown setting")
     return ConfigurationError(section, message)
+
+
+def reference() -> str:
+    """Every setting as Markdown tables; docs/settings.md is this text."""
+    schema = msgspec.json.schema(Settings)["$defs"]
+    lines = [
+        "# Settings",
+        "",
+        "Defaults < TOML file (`--config` or `REELFLOW_CONFIG`) < environment < command-line flags. In the",
+        "file: `[worker]` and `port = 6066`; in the environment: `REELFLOW_WORKER_PORT=6066`. Unknown",
+        "settings are refused by name. `reelflow config` prints what was resolved. `REELFLOW_HOME` moves the cache",
+        "folder.",
+    ]
+    for section, cls in _SECTIONS.items():
+        lines += ["", f"## {section}", cls.__doc__ or "", "", "| key | default | meaning |", "|---|---|---|"]
+        for key, value in schema[cls.__name__]["properties"].items():
+            lines.append(
+                f"| {key} | `{msgspec.json.encode(value.get('default')).decode()}` | {value['description']} |"
+            )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Ranking, snapshots, reader, gateway, page, metrics."""

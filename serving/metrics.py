@@ -56,12 +56,17 @@ class WorkerMetrics:
             registry=registry,
         )
         self.dead_letters = Counter(
-            "reelflow_dead_letters", "Dead letters written, by input and reason", ["input", "reason"], registry=registry
+            "reelflow_dead_letters",
+            "Dead letters written, by input and reason",
+            ["input", "reason"],
+            registry=registry,
         )
         self.catalogue_items = Counter(
             "reelflow_catalogue_items", "Catalogue messages by outcome", ["outcome"], registry=registry
         )
-        self.snapshots = Counter("reelflow_snapshots", "Snapshots acknowledged by the broker", registry=registry)
+        self.snapshots = Counter(
+            "reelflow_snapshots", "Snapshots acknowledged by the broker", registry=registry
+        )
         self.delivery_failures = Counter(
             "reelflow_delivery_failures", "Messages the broker did not take", ["topic"], registry=registry
         )
@@ -76,18 +81,27 @@ class WorkerMetrics:
             registry=registry,
         )
         self.stage_seconds = Counter(
-            "reelflow_stage_seconds", "Seconds the learner thread spent, by stage", ["stage"], registry=registry
+            "reelflow_stage_seconds",
+            "Seconds the learner thread spent, by stage",
+            ["stage"],
+            registry=registry,
         )
-        self.queue_runs = Gauge("reelflow_queue_runs", "Runs waiting for the learner thread", registry=registry)
+        self.queue_runs = Gauge(
+            "reelflow_queue_runs", "Runs waiting for the learner thread", registry=registry
+        )
         self.lag_records = Gauge(
             "reelflow_lag_records", "Log end minus position next to read, all partitions", registry=registry
         )
         self.lag_seconds = Gauge(
-            "reelflow_lag_seconds", "Age of the newest applied event while records wait, else 0", registry=registry
+            "reelflow_lag_seconds",
+            "Age of the newest applied event while records wait, else 0",
+            registry=registry,
         )
         self.users = Gauge("reelflow_users", "Users with state", registry=registry)
         self.items = Gauge("reelflow_items", "Items known", registry=registry)
-        self.ready = Gauge("reelflow_ready", "1 when caught up with the log and publishing", registry=registry)
+        self.ready = Gauge(
+            "reelflow_ready", "1 when caught up with the log and publishing", registry=registry
+        )
         self.recovery = Gauge(
             "reelflow_recovery_ratio", "Share of the log at start that has been folded", registry=registry
         )
@@ -108,6 +122,8 @@ class WorkerMetrics:
             "reelflow_lost_events", "Events that retention removed before they were read", registry=registry
         )
         self.info = Gauge(
-            "reelflow_worker_info", "Constant 1; version, model and device", ["version", "model", "device"],
+            "reelflow_worker_info",
+            "Constant 1; version, model and device",
+            ["version", "model", "device"],
             registry=registry,
         )

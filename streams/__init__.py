@@ -1,0 +1,1 @@
+"""Kafka and Faust: transport, broker, worker, sources, command line."""

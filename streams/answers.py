@@ -138,7 +138,9 @@ class Answers:
         for part in self._core.partitions.values():
             n = len(part.state.users)
             times = part.state.last_broker_ts_ms[:n]
-            for local in np.argsort(times, kind="stable")[-ACTIVE_USERS:]:
-                newest.append((int(times[local]), part.state.users.id_of(int(local))))
+            newest += [
+                (int(times[local]), part.state.users.id_of(int(local)))
+                for local in np.argsort(times, kind="stable")[-ACTIVE_USERS:]
+            ]
         newest.sort(reverse=True)
         return [user for _, user in newest[:ACTIVE_USERS]]

@@ -20,20 +20,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
+from learners.user_state import (
+    ALREADY_APPLIED,
+    APPLIED,
+    DUPLICATE,
+    FUTURE,
+    LATE,
+    WRONG_PARTITION,
+    PartitionState,
+)
 from msgspec import Struct
+from serving.ranking import Ranked
+from serving.snapshots import SnapshotEncoder
 
-from learners.user_state import ALREADY_APPLIED, APPLIED, DUPLICATE, FUTURE, LATE, WRONG_PARTITION, PartitionState
-from schemas.checks import decode_item
+from schemas.checks import decode_item, withdrawn_item_id
 from schemas.deadletters import Reason, Rejected, Stage, headers_of
-from schemas.decoding import decode_events
+from schemas.decoding import decode_events, rejected_at
 from schemas.errors import ContractError, UnavailableError
 from schemas.learner import Contexts, Interactions
 from schemas.runs import EventBatch, Int32, RecordRun
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
-from serving.ranking import Ranked
-from serving.snapshots import SnapshotEncoder
 
 from .commits import CommitGate
 from .latency import Rate, Reservoir
@@ -52,7 +60,10 @@ COMMIT_EVERY_S = 1.0
 FOLD_REASONS: dict[int, tuple[Reason, str]] = {
     LATE: ("late", "behind the partition's watermark by more than worker.lateness_ms"),
     FUTURE: ("future", "ahead of the broker's clock by more than worker.future_skew_ms"),
-    WRONG_PARTITION: ("wrong_partition", "murmur2 of the key names another partition; set the producer's partitioner"),
+    WRONG_PARTITION: (
+        "wrong_partition",
+        "murmur2 of the key names another partition; set the producer's partitioner",
+    ),
 }
 FALLBACK_NONE, FALLBACK_COLD = 0, 1
 
@@ -63,9 +74,9 @@ class Partition(Struct, kw_only=True):
     state: PartitionState
     outbox: Outbox
     model_users: Int32  # (users,) model user slot, -1 before the first event
-    live_from: int = 0      # offsets below were dealt with before a restart
-    end_at_start: int = 0   # recovery ends here
-    end_seen: int = 0       # newest log end that was reported
+    live_from: int = 0  # offsets below were dealt with before a restart
+    end_at_start: int = 0  # recovery ends here
+    end_seen: int = 0  # newest log end that was reported
     last_broker_ts_ms: int = 0
 
     @property
@@ -88,7 +99,12 @@ class WorkerCore:
     """
 
     def __init__(
-        self, settings: Settings, sink: Sink, metrics: WorkerMetrics, *, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        sink: Sink,
+        metrics: WorkerMetrics,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -105,7 +121,9 @@ class WorkerCore:
         self._sink = sink
         self._clock = clock
         self._encoder = SnapshotEncoder(
-            self.model.items, model_name=settings.worker.model_name, ttl_ms=settings.ranker.ttl_ms,
+            self.model.items,
+            model_name=settings.worker.model_name,
+            ttl_ms=settings.ranker.ttl_ms,
             first_sequence=int(clock() * 1e6),
         )
         self._sequence = 0
@@ -197,13 +215,17 @@ class WorkerCore:
         if part is None:  # revoked while the run waited: its next owner reads it again
             return None
         with self._stage("decode"):
-            batch = decode_events(run, users=part.state.users, items=self.model.items, hash_key=self.model.hash_key)
+            batch = decode_events(
+                run, users=part.state.users, items=self.model.items, hash_key=self.model.hash_key
+            )
         for rejected in batch.rejected:
             self._bury_event(part, run, rejected, "decode")
         with self._stage("fold"):
             folded = part.state.fold(batch)
         self._bury_folded(part, run, batch, folded.status)
-        counts = np.bincount(folded.status, minlength=max(*FOLD_REASONS, APPLIED, DUPLICATE, ALREADY_APPLIED) + 1)
+        counts = np.bincount(
+            folded.status, minlength=max(*FOLD_REASONS, APPLIED, DUPLICATE, ALREADY_APPLIED) + 1
+        )
         n_applied = int(counts[APPLIED])
         self.n_learned += n_applied
         self.n_duplicates += int(counts[DUPLICATE])
@@ -243,20 +265,16 @@ class WorkerCore:
     def _apply_record(self, record: CatalogueRecord) -> None:
         catalogue = self.model.catalogue
         try:
-            if record.key is None:
-                raise ContractError("a catalogue message needs the item_id as its key", reason="key_mismatch")
-            if record.value is None:
-                catalogue.withdraw(record.key.decode("utf-8"))
-                self.metrics.catalogue_items.labels("withdrawn").inc()
-                return
-            item = decode_item(record.value, record.key)
-        except UnicodeDecodeError as error:
-            self._bury_record(record, ContractError(str(error), reason="not_utf8", field="key"))
+            item = decode_item(record.key, record.value)
+            withdrawn = withdrawn_item_id(record.key) if item is None else ""
         except ContractError as error:
             self._bury_record(record, error)
+            return
+        if item is None:
+            catalogue.withdraw(withdrawn)
         else:
             self.model.put_item(item)
-            self.metrics.catalogue_items.labels("taken").inc()
+        self.metrics.catalogue_items.labels("withdrawn" if item is None else "taken").inc()
 
     # -- dead letters ---------------------------------------------------------------------------
 
@@ -280,7 +298,7 @@ class WorkerCore:
         )
 
     def _bury_record(self, record: CatalogueRecord, error: ContractError) -> None:
-        rejected = Rejected(index=0, reason=error.reason, field=error.field, message=str(error))
+        rejected = rejected_at(0, error)
         self.metrics.catalogue_items.labels("dead_letter").inc()
         self.metrics.dead_letters.labels("catalogue", error.reason).inc()
         headers = headers_of(
@@ -289,7 +307,12 @@ class WorkerCore:
         self._send_letter(f"{record.topic}.dlq", record.partition, record.key, record.value, headers)
 
     def _send_letter(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]],
     ) -> None:
         done = self._gate.sent(self._sequence)
 
@@ -386,7 +409,9 @@ class WorkerCore:
     def contexts(self, part: Partition, users: Int32) -> Contexts:
         """What is known about local `users` now."""
         return Contexts(
-            users=part.model_users[users], history=part.state.contexts(users), now_ms=int(self._clock() * 1000)
+            users=part.model_users[users],
+            history=part.state.contexts(users),
+            now_ms=int(self._clock() * 1000),
         )
 
     def _unavailable(self) -> np.ndarray:
@@ -418,3 +443,11 @@ class WorkerCore:
             yield
         finally:
             self.metrics.stage_seconds.labels(name).inc(time.perf_counter() - started)
+
+
+def _concatenate(parts: list[Interactions]) -> Interactions:
+    """Interactions of several runs, in the order they were folded."""
+    if len(parts) == 1:
+        return parts[0]
+    names = Interactions.__struct_fields__
+    return Interactions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

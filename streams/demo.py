@@ -92,14 +92,18 @@ def run_demo(
         }
         say("starting the worker (the first time, its kernels are compiled: up to a minute)")
         worker = stack.enter_context(Child("worker", ["worker"], log=folder / "worker.log", environ=environ))
-        gateway = stack.enter_context(Child("gateway", ["gateway"], log=folder / "gateway.log", environ=environ))
+        gateway = stack.enter_context(
+            Child("gateway", ["gateway"], log=folder / "gateway.log", environ=environ)
+        )
         worker.wait_ready(f"{worker_url}/health/ready", READY_TIMEOUT_S)
         gateway.wait_ready(f"{gateway_url}/health/ready", READY_TIMEOUT_S)
         say(f"ready: open {gateway_url}/ to watch it live")
         feeder = _Feeder(source, kafka, rate)
         feeder.start()
         try:
-            _watch(feeder, (worker, gateway), worker_url, duration_s=duration_s, show=show, say=say, stop=stop)
+            _watch(
+                feeder, (worker, gateway), worker_url, duration_s=duration_s, show=show, say=say, stop=stop
+            )
         finally:
             feeder.stop()
         stats = _drained(feeder.events, worker, worker_url)
@@ -114,7 +118,9 @@ class _Feeder:
         self.events = 0
         self.error: BaseException | None = None
         self._halt = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(source, kafka, rate), name="replay", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(source, kafka, rate), name="replay", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -157,7 +163,11 @@ def _watch(
         show(http_json(f"{worker_url}/stats"))
         if feeder.done and not told:
             told = True
-            say("all events are in; the page stays live until Ctrl-C" if deadline is None else "all events are in")
+            say(
+                "all events are in; the page stays live until Ctrl-C"
+                if deadline is None
+                else "all events are in"
+            )
         if deadline is not None and time.monotonic() >= deadline:
             return
 
@@ -172,7 +182,9 @@ def _drained(events_in: int, worker: Child, worker_url: str) -> dict[str, Any]:
         if done >= events_in and not stats["pending_snapshots"]:
             return stats
         if time.monotonic() > deadline:
-            raise UnavailableError(f"the worker dealt with {done} of {events_in} events in {DRAIN_TIMEOUT_S:.0f} s")
+            raise UnavailableError(
+                f"the worker dealt with {done} of {events_in} events in {DRAIN_TIMEOUT_S:.0f} s"
+            )
         time.sleep(0.1)
 
 
@@ -213,7 +225,10 @@ def report_text(report: DemoReport) -> str:
         ("dead letters", letters),
         ("users with a snapshot", f"{report.users_with_snapshot:,}"),
         ("snapshots published", f"{report.snapshots:,}"),
-        ("event to snapshot, p50 / p99", f"{seconds(report.event_to_snapshot_p50_s)} / {seconds(report.event_to_snapshot_p99_s)}"),
+        (
+            "event to snapshot, p50 / p99",
+            f"{seconds(report.event_to_snapshot_p50_s)} / {seconds(report.event_to_snapshot_p99_s)}",
+        ),
         ("  users held back by the interval, p99", seconds(report.event_to_snapshot_held_back_p99_s)),
         (f"next watched item in the first 10 (n = {report.events_scored:,})", ""),
         ("  reelflow", percent(report.hit_rate_10)),

@@ -73,7 +73,9 @@ class LearnerThread:
         self._core = core
         self._tick_s = tick_s
         self._on_failure = on_failure
-        self._queue: queue.SimpleQueue[RecordRun | CatalogueRecord | Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[RecordRun | CatalogueRecord | Callable[[], None] | None] = (
+            queue.SimpleQueue()
+        )
         self._run_places = asyncio.Semaphore(queue_runs)
         self._record_places = asyncio.Semaphore(RECORD_PLACES)
         self._waiting = 0
@@ -131,13 +133,17 @@ class LearnerThread:
     async def stop(self, timeout_s: float) -> bool:
         """Let the queue drain, close the core, join; False when that took too long."""
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join, timeout_s)
+        return await asyncio.to_thread(self.join, timeout_s)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; False when it did not. Blocks: not for the event loop."""
+        self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # noqa: BLE001 - nothing ever stays silently dead
+        except BaseException as error:
             log.exception("learner_thread_died")
             self._on_failure(error)
 
@@ -147,6 +153,7 @@ class LearnerThread:
         while not stopping:
             runs: list[RecordRun] = []
             records: list[CatalogueRecord] = []
+            questions: list[Callable[[], None]] = []  # answered after what was submitted before them
             try:
                 entry = self._queue.get(timeout=max(0.0, next_tick - time.monotonic()))
                 while True:
@@ -157,7 +164,7 @@ class LearnerThread:
                     elif isinstance(entry, CatalogueRecord):
                         records.append(entry)
                     else:
-                        entry()
+                        questions.append(entry)
                     entry = self._queue.get_nowait()
             except queue.Empty:
                 pass
@@ -165,6 +172,8 @@ class LearnerThread:
             if runs or records:
                 self._core.apply(runs, records)
                 self._release(len(runs), len(records))
+            for question in questions:
+                question()
             if time.monotonic() >= next_tick:
                 self._core.tick()
                 next_tick = max(next_tick + self._tick_s, time.monotonic() + self._tick_s / 4)

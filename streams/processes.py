@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from schemas.errors import UnavailableError
 
@@ -31,7 +31,9 @@ def _end_with_parent() -> None:
 class Child:
     """A `reelflow` subcommand as a child process with its output in a log file."""
 
-    def __init__(self, name: str, arguments: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as output:
@@ -45,7 +47,7 @@ class Child:
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - calls prctl only, takes no lock
             )
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -62,7 +64,9 @@ class Child:
         """Raise when it has ended."""
         code = self.process.poll()
         if code is not None:
-            raise UnavailableError(f"reelflow {self.name} ended with code {code}; the end of its log:\n{self.tail()}")
+            raise UnavailableError(
+                f"reelflow {self.name} ended with code {code}; the end of its log:\n{self.tail()}"
+            )
 
     def wait_ready(self, url: str, timeout_s: float) -> None:
         """Poll `url` until it answers 200.
@@ -103,8 +107,8 @@ def http_status(url: str, timeout_s: float = 2.0) -> int | None:
         return None
 
 
-def http_json(url: str, timeout_s: float = 5.0) -> dict[str, Any]:
-    """JSON object of a GET on one of our own loopback ports.
+def http_text(url: str, timeout_s: float = 5.0) -> str:
+    """Body of a GET on one of our own loopback ports.
 
     Raises
     ------
@@ -113,9 +117,14 @@ def http_json(url: str, timeout_s: float = 5.0) -> dict[str, Any]:
     """
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 - our own http URL
-            value = json.load(response)
+            return str(response.read().decode())
     except OSError as error:
         raise UnavailableError(f"{url}: {error}") from None
+
+
+def http_json(url: str, timeout_s: float = 5.0) -> dict[str, Any]:
+    """JSON object of a GET, as `http_text`."""
+    value = json.loads(http_text(url, timeout_s))
     if not isinstance(value, dict):
         raise UnavailableError(f"{url} did not answer with an object")
     return value

@@ -98,7 +98,9 @@ class WorkerPort:
 
     async def _user(self, request: web.Request) -> web.Response:
         user_id = request.match_info["user_id"]
-        return _found(await self._thread.ask(lambda: self._answers.user(user_id)), f"user {user_id} is not known")
+        return _found(
+            await self._thread.ask(lambda: self._answers.user(user_id)), f"user {user_id} is not known"
+        )
 
     async def _items(self, request: web.Request) -> web.Response:
         ids = [item_id for item_id in request.query.get("ids", "").split(",") if item_id][:MAX_IDS]

@@ -19,7 +19,9 @@ from ..sources import open_source
 
 @click.command
 @click.option("--duration", type=click.FloatRange(min=1), help="Seconds of events; without it, until Ctrl-C.")
-@click.option("--rate", type=click.FloatRange(min=1), default=500.0, show_default=True, help="Events a second.")
+@click.option(
+    "--rate", type=click.FloatRange(min=1), default=500.0, show_default=True, help="Events a second."
+)
 @click.option("--format", "format_", default="sample", show_default=True, help="As of `reelflow replay`.")
 @click.option("--input", "path", type=click.Path(path_type=Path), help="Data of another format than sample.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the page (0: any free one).")

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from jsonschema import Draft202012Validator
+from streams.broker import LocalBroker
 
 from schemas.codec import encode_event, encode_item
+from schemas.hashing import partition_of
 from schemas.records import Event, Item
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
-from streams.broker import LocalBroker
 from streams.context import confluent_config
+from streams.processes import http_text
 from tests.broken_events import BROKEN
 from tests.processes import RunningWorker, running_worker
 
@@ -53,9 +55,7 @@ def event(number: int, *, user: str, item: str, kind: str = "watch", **fields: A
 
 def read_all(bootstrap: str, topic: str) -> list[Any]:
     """Every message of a topic up to its end as of now."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False}
-    )
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False})
     try:
         partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         messages = []
@@ -107,8 +107,11 @@ def test_valid_events_are_learned_and_broken_ones_buried(
         out.poll(0)
     assert out.flush(30) == 0
     stats = worker.wait(
-        lambda s: s["events_learned"] >= 10_000 and sum(s["dead_letters"].values()) >= 1_000
-        and not s["pending_snapshots"]
+        lambda s: (
+            s["events_learned"] >= 10_000
+            and sum(s["dead_letters"].values()) >= 1_000
+            and not s["pending_snapshots"]
+        )
     )
     assert stats["events_learned"] == 10_000
     assert stats["dead_letters"] == dict(expected)
@@ -142,7 +145,7 @@ def test_late_future_and_misplaced_events_have_reasons(
         for one in (good, late, future, good):
             out.produce(names.behaviour, encode_event(one), one.user_id)
         assert out.flush(10) == 0
-        placed = [m for m in read_all(broker.bootstrap, names.behaviour) if m.key() == b"u1"][0].partition()
+        placed = partition_of(b"u1", PARTITIONS)
         stray = event(4, user="u1", item="v1")
         out.produce(names.behaviour, encode_event(stray), "u1", partition=(placed + 1) % PARTITIONS)
         assert out.flush(10) == 0
@@ -160,9 +163,13 @@ def test_snapshots_follow_the_published_contract(
     from kafka import KafkaConsumer
     from kafka import TopicPartition as Place
 
-    document = yaml.safe_load((Path(__file__).parents[2] / "docs" / "contracts" / "asyncapi.yaml").read_text())
+    document = yaml.safe_load(
+        (Path(__file__).parents[2] / "docs" / "contracts" / "asyncapi.yaml").read_text()
+    )
     address = next(
-        channel["address"] for channel in document["channels"].values() if "recommendations" in channel["address"]
+        channel["address"]
+        for channel in document["channels"].values()
+        if "recommendations" in channel["address"]
     )
     topic = address.replace("reelflow.", f"{topics}.", 1)
     schema = json.loads(
@@ -267,16 +274,13 @@ def test_restart_refolds_the_log_and_repeats_nothing(
 
 
 def test_metrics_and_health(worker: RunningWorker, broker: LocalBroker, topics: str) -> None:
-    import urllib.request
-
     out = producer(broker.bootstrap)
     for i in range(100):
         one = event(i, user=f"u{i % 10}", item=f"v{i % 9}")
         out.produce(topic_names(topics).behaviour, encode_event(one), one.user_id)
     assert out.flush(10) == 0
     worker.wait(lambda s: s["events_learned"] >= 100 and not s["pending_snapshots"])
-    with urllib.request.urlopen(f"{worker.url}/metrics", timeout=10) as response:
-        text = response.read().decode()
+    text = http_text(f"{worker.url}/metrics")
     assert 'reelflow_events_total{outcome="applied"} 100.0' in text
     assert "reelflow_event_to_snapshot_seconds_bucket" in text
     assert "reelflow_ready 1.0" in text

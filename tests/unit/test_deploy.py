@@ -31,7 +31,7 @@ def worker_metric_names() -> set[str]:
     registry = CollectorRegistry()
     WorkerMetrics(registry)
     text = generate_latest(registry).decode()
-    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     names = set(types)
     for name, kind in types.items():
         if kind == "histogram":
@@ -58,7 +58,7 @@ def test_every_metric_named_exists(file: str) -> None:
     registry = CollectorRegistry()
     GatewayMetrics(registry)
     text = generate_latest(registry).decode()
-    assert gateway <= set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+    assert gateway <= set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
 
 
 def test_compose_file() -> None:
@@ -69,5 +69,7 @@ def test_compose_file() -> None:
 def test_alert_rules_fire_as_their_tests_say() -> None:
     folder = DEPLOY / "prometheus"
     for command in (["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]):
-        result = subprocess.run(["promtool", *command], cwd=folder, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ["promtool", *command], cwd=folder, capture_output=True, text=True, check=False
+        )
         assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,115 @@
+"""The bounded queue, the questions between batches, and the death that is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from schemas.runs import RecordRun
+from streams.learner_thread import CatalogueRecord, LearnerThread
+
+
+def run_of(offset: int) -> RecordRun:
+    return RecordRun(
+        topic="t",
+        partition=0,
+        keys=[b"k"],
+        values=[b"v"],
+        offsets=np.array([offset]),
+        timestamps_ms=np.array([0]),
+        next_offset=offset + 1,
+    )
+
+
+class Recorder:
+    """A core that remembers what it was given; `gate` blocks it, `fail` kills it."""
+
+    def __init__(self) -> None:
+        self.applied: list[int] = []
+        self.ticked = threading.Event()
+        self.closed = False
+        self.fail = False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def apply(self, runs: list[RecordRun], records: list[CatalogueRecord]) -> None:
+        assert self.gate.wait(10)
+        if self.fail:
+            raise ValueError("broken on purpose")
+        self.applied += [int(run.offsets[0]) for run in runs]
+
+    def tick(self) -> None:
+        self.ticked.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def thread_of(core: Recorder, failures: list[BaseException], places: int = 4) -> LearnerThread:
+    thread = LearnerThread(core, queue_runs=places, tick_s=0.005, on_failure=failures.append)
+    thread.start()
+    return thread
+
+
+def test_order_ticks_and_close() -> None:
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        thread = thread_of(core, failures)
+        for offset in range(100):
+            await thread.submit(run_of(offset))
+        assert await thread.ask(lambda: list(core.applied)) == list(range(100))
+        assert await asyncio.to_thread(core.ticked.wait, 5)
+        assert await thread.stop(5)
+        assert core.closed
+        assert not failures
+
+    asyncio.run(main())
+
+
+def test_back_pressure_and_busy() -> None:
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        thread = thread_of(core, failures, places=3)
+        core.gate.clear()
+        for offset in range(3):
+            await thread.submit(run_of(offset))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(thread.submit(run_of(3)), 0.2)
+        assert thread.waiting == 3
+        assert thread.busy_s() > 0
+        with pytest.raises(TimeoutError):
+            await thread.ask(lambda: 1, timeout_s=0.05)
+        core.gate.set()
+        await asyncio.wait_for(thread.submit(run_of(4)), 5)
+        assert await thread.stop(5)
+        assert core.applied == [0, 1, 2, 4]
+
+    asyncio.run(main())
+
+
+def test_a_question_that_fails_hurts_only_its_asker() -> None:
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        thread = thread_of(core, failures)
+        with pytest.raises(ZeroDivisionError):
+            await thread.ask(lambda: 1 // 0)
+        assert await thread.ask(lambda: 1) == 1
+        assert await thread.stop(5)
+        assert not failures
+
+    asyncio.run(main())
+
+
+def test_death_is_heard() -> None:
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        core.fail = True
+        thread = thread_of(core, failures)
+        await thread.submit(run_of(0))
+        assert await asyncio.to_thread(thread.join, 5)
+        assert [str(error) for error in failures] == ["broken on purpose"]
+
+    asyncio.run(main())
