@@ -61,6 +61,8 @@ class RecommendationsReader:
         The recommendations topic.
     max_users : int
         When the view is full, the user whose snapshot arrived longest ago is forgotten.
+    from_beginning : bool
+        False follows only what arrives from now on (and again after a lost connection).
 
     Notes
     -----
@@ -74,7 +76,9 @@ class RecommendationsReader:
         topic: str = topic_names().recommendations,
         *,
         max_users: int = 200_000,
+        from_beginning: bool = True,
     ) -> None:
+        self._from_beginning = from_beginning
         self._config = dict(config)
         self.topic = topic
         self._view = SnapshotView(max_users)
@@ -209,8 +213,12 @@ class RecommendationsReader:
         try:
             partitions = assign_all(consumer, self.topic)
             self._goal = dict(consumer.end_offsets(partitions))
-            consumer.seek_to_beginning(*partitions)
-            self._reason = "reading the topic from its beginning"
+            if self._from_beginning:
+                consumer.seek_to_beginning(*partitions)
+            else:
+                for place, end in self._goal.items():
+                    consumer.seek(place, end)
+            self._reason = "reading the topic to its end"
             while not self._stop.is_set():
                 for records in consumer.poll(timeout_ms=_POLL_MS).values():
                     for record in records:
