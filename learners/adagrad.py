@@ -1,0 +1,115 @@
+"""Parameters that Adagrad updates: rows of a growing table, and dense arrays.
+
+Row-wise Adagrad keeps one sum of squares a row::
+
+    s_r += mean_k g_rk^2        e_r -= lr g_r / sqrt(s_r + s0)
+
+Gradients come in for the touched rows only, each row once. Norms and updates are apart, so that a
+step can be looked at as a whole (is every number finite?) before anything changes.
+
+References
+----------
+Duchi, Hazan and Singer, Adaptive subgradient methods, JMLR 2011; the row-wise form is that of
+FBGEMM's embedding tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from schemas.runs import Float32, Int32
+
+Initial = Callable[[int, int], Float32]
+"""Initial rows first .. last - 1, by row number alone: (last - first, d) float32."""
+
+
+class RowTable:
+    """A table of rows that grows by doubling.
+
+    Parameters
+    ----------
+    initial : callable
+        Gives the initial value of a row from its number, so that growth order does not matter.
+    """
+
+    def __init__(self, dim: int, device: torch.device, initial: Initial, *, rate: float, floor: float) -> None:
+        self._initial = initial
+        self._rate = rate
+        self._floor = floor
+        self.values = torch.empty(0, dim, device=device)  # (capacity, d)
+        self.squares = torch.empty(0, device=device)  # (capacity,)
+
+    def ensure(self, n: int) -> None:
+        """Make room for rows 0 .. n - 1."""
+        held = len(self.values)
+        if n > held:
+            capacity = max(1 << (n - 1).bit_length(), 64)
+            new = torch.from_numpy(self._initial(held, capacity)).to(self.values.device)
+            self.values = torch.cat([self.values, new])
+            self.squares = torch.cat([self.squares, torch.zeros(capacity - held, device=new.device)])
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Copy of `rows` (R,) int32: (R, d)."""
+        return self.values.index_select(0, rows)
+
+    def apply(self, rows: Tensor, gradient: Tensor, norms: Tensor) -> None:
+        """Update distinct `rows` (R,) by `gradient` (R, d), whose row means of squares are `norms`."""
+        if self.values.device.type == "cpu":
+            _apply_rows(
+                self.values.numpy(), self.squares.numpy(), rows.numpy(), gradient.numpy(), norms.numpy(),
+                np.float32(self._rate), np.float32(self._floor),
+            )  # fmt: skip
+            return
+        squares = self.squares.index_select(0, rows) + norms
+        self.squares.index_copy_(0, rows.long(), squares)
+        scale = -self._rate * torch.rsqrt(squares + self._floor)  # (R,)
+        self.values.index_add_(0, rows, gradient * scale[:, None])
+
+    def load(self, values: Float32, squares: Float32) -> None:
+        """Become these rows; what is given is copied."""
+        device = self.values.device
+        self.values = torch.from_numpy(values.copy()).to(device)
+        self.squares = torch.from_numpy(squares.copy()).to(device)
+
+
+class DenseParameter:
+    """A dense parameter with elementwise Adagrad: s += g^2, x -= lr g / sqrt(s + s0)."""
+
+    def __init__(self, value: Tensor, *, rate: float, floor: float) -> None:
+        self.value = value
+        self.squares = torch.zeros_like(value)
+        self._rate = rate
+        self._floor = floor
+
+    def apply(self, gradient: Tensor) -> None:
+        """One step along `gradient`."""
+        self.squares.addcmul_(gradient, gradient)
+        self.value.addcmul_(gradient, torch.rsqrt(self.squares + self._floor), value=-self._rate)
+
+    def load(self, value: Float32, squares: Float32) -> None:
+        """Become this value; what is given is copied."""
+        device = self.value.device
+        self.value = torch.from_numpy(value.copy()).to(device)
+        self.squares = torch.from_numpy(squares.copy()).to(device)
+
+
+def row_norms(gradient: Tensor) -> Tensor:
+    """Mean of squares of each row of (R, d): (R,)."""
+    return torch.linalg.vector_norm(gradient, dim=1).square_().div_(gradient.shape[1])
+
+
+@njit(nogil=True, cache=True)
+def _apply_rows(
+    values: Float32, squares: Float32, rows: Int32, gradient: Float32, norms: Float32, rate: float, floor: float
+) -> None:
+    for i in range(len(rows)):
+        r = rows[i]
+        squares[r] += norms[i]
+        scale = rate / np.sqrt(squares[r] + floor)
+        for k in range(values.shape[1]):
+            values[r, k] -= scale * gradient[i, k]
