@@ -1,0 +1,434 @@
+"""Compiled candidates, features, scores and learning step of the blend; plain arrays only.
+
+A candidate's features are zero where a source knows nothing (a constant added to every candidate
+leaves a softmax as it is, so each logarithm is taken relative to its floor)::
+
+    x0..x2 = log(1 + s_c / 1e-4)           s_c of transitions, c = next, forward, backward
+    x3, x4 = log(1 + share_h / 1e-5)       popularity shares at two half-lives
+    x5     = log(N p_emb)                  embedding probability against a uniform draw (N with support)
+    x6     = x5 log(1 + support) / 4
+    x7     = 1 if the item is in the user's history
+
+`Work.slot` maps an item to its place among the candidates of the user at hand: `EMPTY` between
+users, `BLOCKED` for what may not be listed. The other work arrays are as long as the largest
+candidate set, so they stay in the first-level cache.
+
+Logarithm and exponential are polynomials (errors below 1e-5) that compile to vector code; the
+library functions would be most of the cost. The same arrays give the same bits every time.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from schemas.runs import Float32, Int8, Int32
+
+N_FEATURES: Final = 8
+N_BUCKETS: Final = 6
+EMPTY: Final = -1
+BLOCKED: Final = -2
+NEVER_AGAIN: Final = 3
+"""The newest items of a history are never listed, not even where seen items may be."""
+
+TRANSITIONS: Final = 0
+EMBEDDING: Final = 1
+POPULARITY: Final = 2
+
+Bools = NDArray[np.bool_]
+
+_PER_S: Final = np.float32(1e4)
+_PER_SHARE: Final = np.float32(1e5)
+
+
+class Rows(NamedTuple):
+    """Transition rows as the kernels read them; see `learners.transitions`."""
+
+    nbr: Int32  # (N, K) -1 empty
+    w: Float32  # (N, K, 3)
+    rowsum: Float32  # (N, 3)
+    gammas: Float32  # (3,)
+    kappa: float
+    scale: float
+    n_last: int  # how many of the newest history items to follow
+
+
+class Popular(NamedTuple):
+    """Popularity prepared for a while: features of all items, and popular-only lists by bucket."""
+
+    features: Float32  # (N, 2) x3, x4
+    items: Int32  # (N_BUCKETS, P) the same P items, best first by the bucket's weights
+    scores: Float32  # (N_BUCKETS, P) w3 x3 + w4 x4
+    mass: Float32  # (N_BUCKETS,) sum exp(scores - scores[0])
+    uniform: float  # x3 of an item with share 1/N
+
+
+class Embedded(NamedTuple):
+    """Embedding side of B users; `matrix` has no rows when embeddings are off."""
+
+    vectors: Float32  # (B, d)
+    matrix: Float32  # (N, d)
+    support: Int32  # (N,)
+    top: Int32  # (B, M) candidates, -1 padded
+    log_z: Float32  # (B,) log sum exp of the logits over the items with support
+    log_n: float  # log of how many those are
+
+
+class Work(NamedTuple):
+    """Scratch memory, reused; one set a thread."""
+
+    slot: Int32  # (N,) EMPTY between calls
+    ids: Int32  # (C,)
+    x: Float32  # (N_FEATURES, C)
+    logit: Float32  # (C,) f_U . f_C
+    score: Float32  # (C,)
+    mass: Float32  # (C,)
+    short: Int32  # (C,)
+    short_scores: Float32  # (C,)
+    above: Int32  # (C,)
+    taken: Int32  # (C,)
+    top_items: Int32  # (k,)
+    top_scores: Float32  # (k,)
+
+
+class Lists(NamedTuple):
+    """Where rankings are written; (B, k) each."""
+
+    items: Int32
+    scores: Float32
+    relevance: Float32
+    sources: Int8
+    reasons: Int32
+
+
+@njit(nogil=True, cache=True, inline="always")
+def log32(x: float) -> float:
+    """Natural logarithm of a positive, normal float32; log32(1) is exactly 0."""
+    bits = np.float32(x).view(np.int32)
+    exponent = np.float32(np.int32(bits >> 23) - 127)
+    m = np.int32((bits & 0x7FFFFF) | 0x3F800000).view(np.float32) - np.float32(1.0)
+    p = np.float32(-0.023979573) * m + np.float32(0.10150005)
+    p = p * m + np.float32(-0.21029369)
+    p = p * m + np.float32(0.32529514)
+    p = p * m + np.float32(-0.4993726)
+    p = p * m + np.float32(0.99999183)
+    return np.float32(0.69314718) * exponent + p * m
+
+
+@njit(nogil=True, cache=True, inline="always")
+def exp32(x: float) -> float:
+    """Exponential of a float32 below 80; arguments below -80 count as -80."""
+    y = max(np.float32(x), np.float32(-80.0)) * np.float32(1.44269504)
+    whole = np.floor(y)
+    f = np.float32(y - whole)
+    p = np.float32(0.0136839829) * f + np.float32(0.0517177355)
+    p = p * f + np.float32(0.241621323)
+    p = p * f + np.float32(0.692969551)
+    p = p * f + np.float32(1.0000036)
+    return p * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+
+
+@njit(nogil=True, cache=True)
+def bucket_of(n_history: int) -> int:
+    """History-length bucket: 0, 1, 2-4, 5-14, 15-49, 50 and more."""
+    if n_history < 2:
+        return n_history
+    if n_history < 5:
+        return 2
+    if n_history < 15:
+        return 3
+    return 4 if n_history < 50 else 5
+
+
+@njit(nogil=True, cache=True)
+def length_of(history: Int32) -> int:
+    """Items in one right-aligned history (H,)."""
+    n = 0
+    for p in range(len(history) - 1, -1, -1):
+        if history[p] < 0:
+            break
+        n += 1
+    return n
+
+
+@njit(nogil=True, cache=True)
+def set_blocked(slot: Int32, history: Int32, n: int, seen: Int32, exclude_seen: bool, value: int) -> None:
+    """Block (or with `EMPTY` free again) what this user may not be shown."""
+    h = len(history)
+    n_blocked = n if exclude_seen else min(n, NEVER_AGAIN)
+    for p in range(h - n_blocked, h):
+        if history[p] < len(slot):
+            slot[history[p]] = value
+    if exclude_seen:
+        for p in range(len(seen)):
+            b = seen[p]
+            if 0 <= b < len(slot):
+                slot[b] = value
+
+
+@njit(nogil=True, cache=True, inline="always")
+def open_place(b: int, c: int, features: Float32, slot: Int32, ids: Int32, x: Float32) -> None:
+    """Make item `b` candidate number `c`; the caller sets x0..x2."""
+    slot[b] = c
+    ids[c] = b
+    if b < len(features):
+        x[3, c] = features[b, 0]
+        x[4, c] = features[b, 1]
+    else:
+        x[3, c] = np.float32(0.0)
+        x[4, c] = np.float32(0.0)
+    x[7, c] = np.float32(0.0)
+
+
+@njit(nogil=True, cache=True)
+def follow_rows(history: Int32, n: int, rows: Rows, features: Float32, withdrawn: Bools, work: Work) -> int:
+    """Candidates and their s_c from the rows of the newest items; returns how many.
+
+    s_c(b) = sum_j gamma_c^j T_c[a_j -> b] / (rowsum_c(a_j) + kappa), j = 0 for the newest.
+    """
+    # Arrays are taken out of their tuples once: each access counts a reference, atomically.
+    slot, ids, x = work.slot, work.ids, work.x
+    nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
+    h = len(history)
+    scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
+    g0 = g1 = g2 = np.float32(1.0)
+    count = 0
+    for j in range(min(n, rows.n_last)):
+        a = history[h - 1 - j]
+        if a < len(nbr):
+            f0 = g0 * scale / (rowsum[a, 0] * scale + kappa)
+            f1 = g1 * scale / (rowsum[a, 1] * scale + kappa)
+            f2 = g2 * scale / (rowsum[a, 2] * scale + kappa)
+            for k in range(nbr.shape[1]):
+                b = nbr[a, k]
+                if b < 0 or b >= len(slot):
+                    continue
+                v0 = f0 * max(w[a, k, 0], np.float32(0.0))
+                v1 = f1 * max(w[a, k, 1], np.float32(0.0))
+                v2 = f2 * max(w[a, k, 2], np.float32(0.0))
+                c = slot[b]
+                if c >= 0:
+                    x[0, c] += v0
+                    x[1, c] += v1
+                    x[2, c] += v2
+                elif c == EMPTY and not (b < len(withdrawn) and withdrawn[b]):
+                    open_place(b, count, features, slot, ids, x)
+                    x[0, count] = v0
+                    x[1, count] = v1
+                    x[2, count] = v2
+                    count += 1
+        g0 *= gammas[0]
+        g1 *= gammas[1]
+        g2 *= gammas[2]
+    return count
+
+
+@njit(nogil=True, cache=True)
+def strongest(b: int, history: Int32, n: int, rows: Rows) -> int:
+    """The followed history item whose row adds most to sum_c s_c(b), -1 when none does."""
+    nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
+    h = len(history)
+    scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
+    most, found = np.float32(0.0), -1
+    g0 = g1 = g2 = np.float32(1.0)
+    for j in range(min(n, rows.n_last)):
+        a = history[h - 1 - j]
+        if a < len(nbr):
+            row = nbr[a]
+            place = -1
+            for k in range(len(row)):
+                place = max(place, k if row[k] == b else -1)
+            if place >= 0:
+                added = (
+                    g0 * max(w[a, place, 0], np.float32(0.0)) / (rowsum[a, 0] * scale + kappa)
+                    + g1 * max(w[a, place, 1], np.float32(0.0)) / (rowsum[a, 1] * scale + kappa)
+                    + g2 * max(w[a, place, 2], np.float32(0.0)) / (rowsum[a, 2] * scale + kappa)
+                )
+                if added > most:
+                    most, found = added, a
+        g0 *= gammas[0]
+        g1 *= gammas[1]
+        g2 *= gammas[2]
+    return found
+
+
+@njit(nogil=True, cache=True)
+def add_items(items: Int32, count: int, features: Float32, withdrawn: Bools, flag: float, work: Work) -> int:
+    """Add `items` as candidates unless blocked, withdrawn or there; `flag` becomes x7 when not 0."""
+    slot, ids, x = work.slot, work.ids, work.x
+    for p in range(len(items)):
+        b = items[p]
+        if b < 0 or b >= len(slot):
+            continue
+        c = slot[b]
+        if c == EMPTY and not (b < len(withdrawn) and withdrawn[b]) and count < len(ids):
+            c = count
+            open_place(b, c, features, slot, ids, x)
+            x[0, c] = np.float32(0.0)
+            x[1, c] = np.float32(0.0)
+            x[2, c] = np.float32(0.0)
+            count += 1
+        if c >= 0 and flag != 0.0:
+            x[7, c] = np.float32(flag)
+    return count
+
+
+@njit(nogil=True, cache=True)
+def clear(count: int, work: Work) -> None:
+    """Leave `slot` empty for the next user."""
+    slot, ids = work.slot, work.ids
+    for c in range(count):
+        slot[ids[c]] = EMPTY
+
+
+@njit(nogil=True, cache=True)
+def take_logs(count: int, x: Float32) -> None:
+    """s_c to x0..x2, in place."""
+    for f in range(3):
+        row = x[f]
+        for c in range(count):
+            row[c] = log32(np.float32(1.0) + row[c] * _PER_S)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def dot(a: Float32, b: Float32) -> float:
+    """Inner product of two rows."""
+    total = np.float32(0.0)
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@njit(nogil=True, cache=True)
+def add_embedding(i: int, count: int, embedded: Embedded, work: Work) -> None:
+    """Features x5 and x6 of all candidates for user row `i`; unknown items count as uniform."""
+    ids, logits, x = work.ids, work.logit, work.x
+    matrix, support, vector = embedded.matrix, embedded.support, embedded.vectors[i]
+    shift = np.float32(embedded.log_n - embedded.log_z[i])
+    for c in range(count):
+        b = ids[c]
+        if b < len(matrix):
+            logits[c] = dot(vector, matrix[b])
+            lift = logits[c] + shift
+            x[5, c] = lift
+            x[6, c] = lift * log32(np.float32(1.0) + np.float32(support[b])) * np.float32(0.25)
+        else:
+            logits[c] = np.float32(0.0)
+            x[5, c] = np.float32(0.0)
+            x[6, c] = np.float32(0.0)
+
+
+@njit(nogil=True, cache=True)
+def score_candidates(count: int, weights: Float32, with_embedding: bool, work: Work) -> None:
+    """score = weights . x for the first `count` candidates."""
+    x, score = work.x, work.score
+    for c in range(count):
+        score[c] = (
+            weights[0] * x[0, c]
+            + weights[1] * x[1, c]
+            + weights[2] * x[2, c]
+            + weights[3] * x[3, c]
+            + weights[4] * x[4, c]
+            + weights[7] * x[7, c]
+        )
+    if with_embedding:
+        for c in range(count):
+            score[c] += weights[5] * x[5, c] + weights[6] * x[6, c]
+
+
+@njit(nogil=True, cache=True)
+def softmax_mass(count: int, peak: float, score: Float32, mass: Float32) -> float:
+    """mass = exp(score - peak), and its sum."""
+    peak = np.float32(peak)
+    for c in range(count):
+        mass[c] = exp32(score[c] - peak)
+    total = np.float32(0.0)
+    for c in range(count):
+        total += mass[c]
+    return total
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def count_above(n: int, values: Float32, above: Int32) -> None:
+    """How many of the first `n` values are greater than each; equal ones get equal counts.
+
+    Counting all pairs is branch-free vector code (floats count exactly up to 2^24): for the
+    lengths at hand several times faster than a sort.
+    """
+    for j in range(n):
+        v = values[j]
+        total = np.float32(0.0)
+        for i in range(n):
+            total += np.float32(1.0) if values[i] > v else np.float32(0.0)
+        above[j] = np.int32(total)
+
+
+@njit(nogil=True, cache=True)
+def select_best(count: int, k: int, work: Work) -> int:
+    """The best `k` candidates into top_items, top_scores, in order; returns how many there are.
+
+    Candidates are dealt into 2 k or more piles; the k-th best pile maximum bounds the k-th best
+    score from below, and few candidates reach it. Of equal scores the lower number wins.
+    """
+    ids, score, above, taken = work.ids, work.score, work.above, work.taken
+    top_items, top_scores = work.top_items, work.top_scores
+    short, short_scores = work.short, work.short_scores
+    n_piles = (2 * k + 15) // 16 * 16
+    m = 0
+    if count <= 2 * n_piles:
+        for c in range(count):
+            short[c] = c
+            short_scores[c] = score[c]
+        m = count
+    else:
+        for j in range(n_piles):
+            short_scores[j] = score[j]
+        whole = count // n_piles
+        for r in range(1, whole):
+            base = r * n_piles
+            for j in range(n_piles):
+                short_scores[j] = max(short_scores[j], score[base + j])
+        for j in range(count - whole * n_piles):
+            short_scores[j] = max(short_scores[j], score[whole * n_piles + j])
+        count_above(n_piles, short_scores, above)
+        bound = np.float32(np.inf)
+        for j in range(n_piles):
+            bound = min(bound, short_scores[j] if above[j] < k else bound)
+        for c in range(count):
+            short[m] = c
+            m += np.int64(score[c] >= bound)
+        for j in range(m):
+            short_scores[j] = score[short[j]]
+    count_above(m, short_scores, above)
+    for j in range(m):
+        taken[j] = 0
+    for j in range(m):
+        place = above[j]
+        above[j] += taken[place]
+        taken[place] += 1
+        if above[j] < k:
+            top_items[above[j]] = ids[short[j]]
+            top_scores[above[j]] = short_scores[j]
+    return min(m, k)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def push(item: int, score: float, n: int, k: int, top_items: Int32, top_scores: Float32) -> int:
+    """Insert into the best `k` so far, `n` of them; of equal scores the first to come stays ahead."""
+    if n < k:
+        p = n
+        n += 1
+    elif score > top_scores[k - 1]:
+        p = k - 1
+    else:
+        return n
+    while p > 0 and top_scores[p - 1] < score:
+        top_scores[p] = top_scores[p - 1]
+        top_items[p] = top_items[p - 1]
+        p -= 1
+    top_scores[p] = score
+    top_items[p] = item
+    return n

@@ -1,0 +1,270 @@
+"""Compiled loops over users: lists from transitions and popularity, lists from everything, learning.
+
+`rank_sparse` is the stream's fast path. It looks only at items the transition rows name; among
+all others the order is known beforehand (`Popular.items`), so the popular list is walked only as
+far as it can still enter. `rank_full` gives the same list on the same evidence, and adds the
+embedding's candidates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from schemas.runs import Float32, Int32
+
+from .blend_kernels import (
+    BLOCKED,
+    EMBEDDING,
+    EMPTY,
+    N_FEATURES,
+    POPULARITY,
+    TRANSITIONS,
+    Bools,
+    Embedded,
+    Lists,
+    Popular,
+    Rows,
+    Work,
+    add_embedding,
+    add_items,
+    bucket_of,
+    clear,
+    exp32,
+    follow_rows,
+    length_of,
+    push,
+    select_best,
+    score_candidates,
+    set_blocked,
+    softmax_mass,
+    strongest,
+    take_logs,
+)
+
+_RELEVANCE_FLOOR = np.float32(1e-4)
+_RATE = np.float32(0.05)
+
+
+@njit(nogil=True, cache=True)
+def clipped(p: float) -> np.float32:
+    """Into the open interval that four decimals can tell from 0 and 1."""
+    return min(max(np.float32(p), _RELEVANCE_FLOOR), np.float32(1.0) - _RELEVANCE_FLOOR)
+
+
+@njit(nogil=True, cache=True)
+def write_list(
+    i: int,
+    n: int,
+    history: Int32,
+    n_history: int,
+    rows: Rows,
+    weights: Float32,
+    uniform: float,
+    with_embedding: bool,
+    work: Work,
+    out: Lists,
+) -> None:
+    """Write the best `n` items of user `i` with source and reason; relevance is not touched.
+
+    The source is the largest of three contributions to the score, each against knowing nothing:
+    an absent transition, a uniform embedding probability, a uniform popularity share.
+    """
+    x, slot, top_items, top_scores = work.x, work.slot, work.top_items, work.top_scores
+    items, scores, sources, reasons = out.items, out.scores, out.sources, out.reasons
+    floor = (weights[3] + weights[4]) * np.float32(uniform)
+    for p in range(n):
+        b = top_items[p]
+        c = slot[b]
+        source, reason = POPULARITY, -1
+        if c >= 0:
+            by_rows = weights[0] * x[0, c] + weights[1] * x[1, c] + weights[2] * x[2, c]
+            by_popularity = weights[3] * x[3, c] + weights[4] * x[4, c] - floor
+            by_embedding = np.float32(0.0)
+            if with_embedding:
+                by_embedding = weights[5] * x[5, c] + weights[6] * x[6, c]
+            if by_rows > 0.0 and by_rows >= by_popularity and by_rows >= by_embedding:
+                reason = strongest(b, history, n_history, rows)
+                source = TRANSITIONS if reason >= 0 else POPULARITY
+            elif by_embedding > 0.0 and by_embedding >= by_popularity:
+                source = EMBEDDING
+        items[i, p] = b
+        scores[i, p] = top_scores[p]
+        sources[i, p] = source
+        reasons[i, p] = reason
+    for p in range(n, items.shape[1]):
+        items[i, p] = -1
+        scores[i, p] = np.float32(0.0)
+        out.relevance[i, p] = np.float32(0.0)
+        sources[i, p] = POPULARITY
+        reasons[i, p] = -1
+
+
+@njit(nogil=True, cache=True)
+def rank_sparse(
+    users: Int32,
+    history: Int32,
+    seen: Int32,
+    withdrawn: Bools,
+    exclude_seen: bool,
+    rows: Rows,
+    popular: Popular,
+    weights: Float32,
+    work: Work,
+    out: Lists,
+) -> None:
+    """Lists of the given batch rows `users` from transitions and popularity.
+
+    Relevance is exp(score) over the sum of exp(score) of the candidates and of the popular items
+    as popularity alone sees them.
+    """
+    slot, score, mass = work.slot, work.score, work.mass
+    top_items, top_scores = work.top_items, work.top_scores
+    k = out.items.shape[1]
+    nothing = np.zeros(0, dtype=np.int32)
+    for i in users:
+        n_history = length_of(history[i])
+        bucket = bucket_of(n_history)
+        w = weights[bucket]
+        tail = seen[i] if exclude_seen else nothing
+        set_blocked(slot, history[i], n_history, tail, exclude_seen, BLOCKED)
+        count = follow_rows(history[i], n_history, rows, popular.features, withdrawn, work)
+        if not exclude_seen:
+            count = add_items(history[i], count, popular.features, withdrawn, 1.0, work)
+        take_logs(count, work.x)
+        score_candidates(count, w, False, work)
+        n = select_best(count, k, work)
+        items, scores = popular.items[bucket], popular.scores[bucket]
+        for p in range(len(items)):
+            if n == k and scores[p] <= top_scores[k - 1]:
+                break
+            b = items[p]
+            if slot[b] == EMPTY and not (b < len(withdrawn) and withdrawn[b]):
+                n = push(b, scores[p], n, k, top_items, top_scores)
+        if n:
+            peak = top_scores[0]
+            total = softmax_mass(count, peak, score, mass)
+            if len(items):
+                total += popular.mass[bucket] * exp32(min(scores[0] - peak, np.float32(60.0)))
+            for p in range(n):
+                out.relevance[i, p] = clipped(exp32(top_scores[p] - peak) / total)
+        write_list(i, n, history[i], n_history, rows, w, popular.uniform, False, work, out)
+        clear(count, work)
+        set_blocked(slot, history[i], n_history, tail, exclude_seen, EMPTY)
+
+
+@njit(nogil=True, cache=True)
+def gather(
+    i: int,
+    history: Int32,
+    n_history: int,
+    seen: Int32,
+    withdrawn: Bools,
+    exclude_seen: bool,
+    rows: Rows,
+    popular: Popular,
+    embedded: Embedded,
+    work: Work,
+) -> int:
+    """All candidates of user `i` with all features; the caller clears `slot`."""
+    features = popular.features
+    set_blocked(work.slot, history, n_history, seen, exclude_seen, BLOCKED)
+    count = follow_rows(history, n_history, rows, features, withdrawn, work)
+    if not exclude_seen:
+        count = add_items(history, count, features, withdrawn, 1.0, work)
+    count = add_items(popular.items[0], count, features, withdrawn, 0.0, work)
+    take_logs(count, work.x)
+    if len(embedded.matrix):
+        # After the logs: a candidate of the embedding alone has x0..x2 = 0 already.
+        count = add_items(embedded.top[i], count, features, withdrawn, 0.0, work)
+        add_embedding(i, count, embedded, work)
+    return count
+
+
+@njit(nogil=True, cache=True)
+def rank_full(
+    users: Int32,
+    history: Int32,
+    seen: Int32,
+    withdrawn: Bools,
+    exclude_seen: bool,
+    rows: Rows,
+    popular: Popular,
+    embedded: Embedded,
+    weights: Float32,
+    work: Work,
+    out: Lists,
+) -> None:
+    """Lists of the given batch rows `users` from all sources; relevance is sigmoid(f_U . f_C)."""
+    k = out.items.shape[1]
+    for i in users:
+        n_history = length_of(history[i])
+        w = weights[bucket_of(n_history)]
+        count = gather(
+            i, history[i], n_history, seen[i], withdrawn, exclude_seen, rows, popular, embedded, work
+        )
+        score_candidates(count, w, True, work)
+        n = select_best(count, k, work)
+        for p in range(n):
+            z = work.logit[work.slot[work.top_items[p]]]
+            out.relevance[i, p] = clipped(1.0 / (1.0 + np.exp(-np.float64(z))))
+        write_list(i, n, history[i], n_history, rows, w, popular.uniform, True, work, out)
+        clear(count, work)
+        set_blocked(work.slot, history[i], n_history, seen[i], exclude_seen, EMPTY)
+
+
+@njit(nogil=True, cache=True)
+def learn_gate(
+    users: Int32,
+    targets: Int32,
+    history: Int32,
+    seen: Int32,
+    withdrawn: Bools,
+    exclude_seen: bool,
+    rows: Rows,
+    popular: Popular,
+    embedded: Embedded,
+    shared: Float32,
+    by_bucket: Float32,
+    shared_squares: Float32,
+    bucket_squares: Float32,
+    work: Work,
+) -> int:
+    """One Adagrad step of listwise cross entropy per batch row in `users`; returns how many learned.
+
+    g = sum_c softmax(score)_c x_c - x_target; theta -= rate g / sqrt(G), G += g^2, for the shared
+    weights and for those of the row's bucket. A row whose target is not among its candidates is
+    skipped: appending it would teach the gate that missing evidence is a good sign.
+    """
+    x = work.x
+    n_learned = 0
+    for i in users:
+        n_history = length_of(history[i])
+        bucket = bucket_of(n_history)
+        with_embedding = len(embedded.matrix) > 0 and n_history > 0
+        count = gather(
+            i, history[i], n_history, seen[i], withdrawn, exclude_seen, rows, popular, embedded, work
+        )
+        target = work.slot[targets[i]] if 0 <= targets[i] < len(work.slot) else EMPTY
+        if target >= 0:
+            score_candidates(count, shared + by_bucket[bucket], with_embedding, work)
+            peak = work.score[0]
+            for c in range(count):
+                peak = max(peak, work.score[c])
+            total = softmax_mass(count, peak, work.score, work.mass)
+            for f in range(N_FEATURES):
+                if (f == 5 or f == 6) and not with_embedding:
+                    continue
+                expected = np.float32(0.0)
+                row = x[f]
+                for c in range(count):
+                    expected += work.mass[c] * row[c]
+                g = expected / total - row[target]
+                shared_squares[f] += g * g
+                bucket_squares[bucket, f] += g * g
+                shared[f] -= _RATE * g / np.sqrt(shared_squares[f])
+                by_bucket[bucket, f] -= _RATE * g / np.sqrt(bucket_squares[bucket, f])
+            n_learned += 1
+        clear(count, work)
+        set_blocked(work.slot, history[i], n_history, seen[i], exclude_seen, EMPTY)
+    return n_learned
