@@ -1,0 +1,357 @@
+"""User state of one behaviour partition: what each user did, as the fold of the partition's log.
+
+For each event in offset order, the first rule that holds decides::
+
+    offset < next_offset                      ALREADY_APPLIED  (a straddling batch is cut here)
+    murmur2(user_id) mod P != partition       WRONG_PARTITION
+    hash(event_id) is remembered              DUPLICATE
+    ts_ms > broker_ts_ms + future_skew_ms     FUTURE
+    ts_ms < watermark_ms - lateness_ms        LATE
+    otherwise                                 APPLIED
+
+with watermark_ms the greatest ts_ms applied so far. Only applied events are remembered and change
+a user. The state depends on the order of the partition alone, never on where batches end: history
+is immediate inside a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from schemas.errors import StateError
+from schemas.hashing import partition_many
+from schemas.interning import Interner
+from schemas.learner import Arrays, Interactions
+from schemas.runs import EventBatch, Int8, Int32, Int64
+
+from .dedup import Dedup
+from .signals import IMPRESSION, interest_weights
+from .state import digest_arrays, digest_texts, grown, id_hashes, pack_strings, taken, unpack_strings
+from .user_kernels import (
+    ALREADY_APPLIED,
+    APPLIED,
+    DUPLICATE,
+    FUTURE,
+    LATE,
+    NEXT_OFFSET,
+    WATERMARK,
+    WRONG_PARTITION,
+    Bools,
+    EventColumns,
+    FoldColumns,
+    FoldLimits,
+    UserColumns,
+    fold_events,
+)
+
+__all__ = [
+    "ALREADY_APPLIED",
+    "APPLIED",
+    "DUPLICATE",
+    "FUTURE",
+    "LATE",
+    "WRONG_PARTITION",
+    "Folded",
+    "PartitionState",
+]
+
+RECENT: Final = 20
+_FIRST_USERS: Final = 256
+_DIGEST_CHUNK: Final = 16_384
+
+
+class Folded(Struct, kw_only=True):
+    """What `PartitionState.fold` made of a batch of N events, M of them applied."""
+
+    status: Int8  # (N,)
+    rows: Int32  # (M,) places of the applied events in the batch
+    interactions: Interactions  # M rows, users are local slots
+    session: Int32  # (M,) index of the user's session, from 0
+    is_new_session: Bools  # (M,)
+
+
+class PartitionState:
+    """Folds event batches of one partition into user state.
+
+    Parameters
+    ----------
+    partition, n_partitions : int
+        Which partition of how many of the behaviour topic.
+    history, seen : int
+        Newest fresh positives, and newest consumed items, kept a user.
+    dedup_window : int
+        Offsets for which an event id is remembered at least.
+    lateness_ms, future_skew_ms, session_gap_ms : int
+        Milliseconds; a user silent for longer than session_gap_ms begins a new session.
+
+    Attributes
+    ----------
+    users : Interner
+        The partition's own user slots; the decoder adds to it.
+    last_offset, last_ts_ms, last_broker_ts_ms, session_index : arrays (capacity >= len(users),)
+        Of each user's last applied event, -1 before the first.
+
+    Notes
+    -----
+    Cost: about 0.3 microseconds an event, and 4 (history + seen) + 350 bytes a user.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        n_partitions: int,
+        history: int = 50,
+        seen: int = 128,
+        dedup_window: int,
+        lateness_ms: int,
+        future_skew_ms: int,
+        session_gap_ms: int,
+    ) -> None:
+        if not 0 <= partition < n_partitions:
+            raise ValueError(f"partition {partition} is none of {n_partitions}")
+        self.partition = partition
+        self.n_partitions = n_partitions
+        self.users = Interner()
+        self._limits = FoldLimits(lateness_ms, future_skew_ms, session_gap_ms, IMPRESSION)
+        self._clock = np.array([0, -1], dtype=np.int64)
+        self._dedup = Dedup(dedup_window)
+        self._foreign: Bools = np.zeros(_FIRST_USERS, dtype=np.bool_)
+        self._n_placed = 0
+        self._last_event_ids: list[str] = []
+        self._columns = UserColumns(
+            history=np.full((_FIRST_USERS, history), -1, dtype=np.int32),
+            seen=np.full((_FIRST_USERS, seen), -1, dtype=np.int32),
+            last_offset=_unknown64(),
+            last_ts_ms=_unknown64(),
+            last_broker_ts_ms=_unknown64(),
+            newest_ts_ms=_unknown64(),
+            positive_ts_ms=_unknown64(),
+            session=np.full(_FIRST_USERS, -1, dtype=np.int32),
+            n_events=np.zeros(_FIRST_USERS, dtype=np.int64),
+            recent_items=np.full((_FIRST_USERS, RECENT), -1, dtype=np.int32),
+            recent_types=np.full((_FIRST_USERS, RECENT), -1, dtype=np.int8),
+            recent_ts_ms=np.full((_FIRST_USERS, RECENT), -1, dtype=np.int64),
+        )
+
+    @property
+    def next_offset(self) -> int:
+        """Position next to read."""
+        return int(self._clock[NEXT_OFFSET])
+
+    @property
+    def watermark_ms(self) -> int:
+        """Greatest event time applied so far, -1 before the first."""
+        return int(self._clock[WATERMARK])
+
+    @property
+    def last_offset(self) -> Int64:
+        """Offset of each user's last applied event; not to be changed, as the next ones."""
+        return self._columns.last_offset
+
+    @property
+    def last_ts_ms(self) -> Int64:
+        """Event time of each user's last applied event."""
+        return self._columns.last_ts_ms
+
+    @property
+    def last_broker_ts_ms(self) -> Int64:
+        """Broker time of each user's last applied event."""
+        return self._columns.last_broker_ts_ms
+
+    @property
+    def session_index(self) -> Int32:
+        """Index of each user's current session, from 0."""
+        return self._columns.session
+
+    def last_event_id(self, user: int) -> str:
+        """Id of the last applied event of local `user`, empty before the first."""
+        return self._last_event_ids[user] if user < len(self._last_event_ids) else ""
+
+    def contexts(self, users: Int32) -> Int32:
+        """Newest fresh positives of local `users` (B,), as in `Contexts.history`; (B, H) copy."""
+        return self._columns.history[users]
+
+    def seen_rows(self, users: Int32) -> Int32:
+        """Newest consumed items of local `users` (B,), -1 padded; (B, S) copy."""
+        return self._columns.seen[users]
+
+    def recent(self, user: int) -> list[tuple[int, int, int]]:
+        """Last applied events (item slot, type, ts_ms) of local `user`, newest applied first."""
+        columns = self._columns
+        if user >= len(columns.n_events):
+            return []
+        n = int(columns.n_events[user])
+        places = np.arange(n - 1, max(n - RECENT, 0) - 1, -1) % RECENT
+        return list(
+            zip(
+                columns.recent_items[user, places].tolist(),
+                columns.recent_types[user, places].tolist(),
+                columns.recent_ts_ms[user, places].tolist(),
+                strict=True,
+            )
+        )
+
+    def fold(self, batch: EventBatch) -> Folded:
+        """Apply a batch; `next_offset` moves to that of the batch, even of an empty one.
+
+        Raises
+        ------
+        ValueError
+            The batch is of another partition.
+        """
+        if batch.partition != self.partition:
+            raise ValueError(f"batch of partition {batch.partition} folded into {self.partition}")
+        n = len(batch)
+        self._grow()
+        self._dedup.reserve(n)
+        weights = interest_weights(batch.types, batch.watch_ms, batch.duration_ms)
+        events = EventColumns(
+            offsets=batch.offsets,
+            broker_ts_ms=batch.broker_ts_ms,
+            hashes=batch.event_hashes,
+            users=batch.users,
+            items=batch.items,
+            types=batch.types,
+            ts_ms=batch.ts_ms,
+            weights=weights,
+        )
+        out = FoldColumns(
+            status=np.empty(n, dtype=np.int8),
+            rows=np.empty(n, dtype=np.int32),
+            history=np.empty((n, self._columns.history.shape[1]), dtype=np.int32),
+            fresh=np.empty(n, dtype=np.bool_),
+            gap_ms=np.empty(n, dtype=np.int64),
+            session=np.empty(n, dtype=np.int32),
+            new_session=np.empty(n, dtype=np.bool_),
+        )
+        m = fold_events(
+            events, self._foreign, self._columns, self._dedup.sets, self._clock, self._limits, out
+        )
+        self._clock[NEXT_OFFSET] = max(self._clock[NEXT_OFFSET], batch.next_offset)
+        rows = out.rows[:m]
+        users = batch.users[rows]
+        last_ids, event_ids = self._last_event_ids, batch.event_ids
+        for user, row in zip(users.tolist(), rows.tolist(), strict=True):
+            last_ids[user] = event_ids[row]
+        return Folded(
+            status=out.status,
+            rows=rows,
+            interactions=Interactions(
+                users=users,
+                items=batch.items[rows],
+                types=batch.types[rows],
+                ts_ms=batch.ts_ms[rows],
+                weight=weights[rows],
+                history=out.history[:m],
+                fresh=out.fresh[:m],
+                gap_ms=out.gap_ms[:m],
+            ),
+            session=out.session[:m],
+            is_new_session=out.new_session[:m],
+        )
+
+    def _grow(self) -> None:
+        """Room for all interned users, and the partition of the new ones."""
+        n = len(self.users)
+        if n > len(self._foreign):
+            self._foreign = grown(self._foreign, n)
+            zero_based = {"n_events"}
+            self._columns = UserColumns(
+                **{
+                    name: grown(column, n, 0 if name in zero_based else -1)
+                    for name, column in self._columns._asdict().items()
+                }
+            )
+        if n > self._n_placed:
+            ids = self.users.ids[self._n_placed :]
+            placed = partition_many([identifier.encode() for identifier in ids], self.n_partitions)
+            self._foreign[self._n_placed : n] = placed != self.partition
+            self._last_event_ids.extend([""] * (n - len(self._last_event_ids)))
+            self._n_placed = n
+
+    def snapshot(self) -> Arrays:
+        """Copy of the state as named arrays; item slots are those of the model's Interner."""
+        self._grow()
+        n = len(self.users)
+        arrays: dict[str, NDArray[np.generic]] = {
+            name: column[:n].copy() for name, column in self._columns._asdict().items()
+        }
+        arrays["user_ids"], arrays["user_id_ends"] = pack_strings(self.users.ids)
+        arrays["event_ids"], arrays["event_id_ends"] = pack_strings(self._last_event_ids)
+        arrays["clock"] = self._clock.copy()
+        arrays["partition"] = np.array([self.partition, self.n_partitions], dtype=np.int64)
+        return arrays | self._dedup.contents()
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become the state that `snapshot` described; `users` becomes a new Interner.
+
+        Raises
+        ------
+        StateError
+            Another partition, partition count, list length, or damaged arrays.
+        """
+        place = taken(arrays, "partition", self._clock, rows=2).tolist()
+        if place != [self.partition, self.n_partitions]:
+            raise StateError(
+                f"the state is of partition {place[0]} of {place[1]},"
+                f" not {self.partition} of {self.n_partitions}"
+            )
+        clock = taken(arrays, "clock", self._clock, rows=2)
+        letters = np.zeros(0, dtype=np.uint8)
+        ids = unpack_strings(taken(arrays, "user_ids", letters), taken(arrays, "user_id_ends", clock))
+        columns = {
+            name: taken(arrays, name, column, rows=len(ids))
+            for name, column in self._columns._asdict().items()
+        }
+        event_ids = unpack_strings(
+            taken(arrays, "event_ids", letters), taken(arrays, "event_id_ends", clock, rows=len(ids))
+        )
+        self._dedup = self._dedup.restored(arrays)
+        self._columns = UserColumns(**columns)
+        self._clock = clock
+        self.users = Interner(ids)
+        self._last_event_ids = event_ids
+        self._foreign = np.zeros(len(ids), dtype=np.bool_)
+        self._n_placed = 0
+        self._grow()
+
+    def digest(self, item_ids: Sequence[str]) -> str:
+        """Hash over ids, never slots: equal for equal logs, whatever the batches or slots were.
+
+        Parameters
+        ----------
+        item_ids : sequence of str
+            Ids by item slot (the model's item Interner).
+
+        Notes
+        -----
+        Cost: about 2 microseconds a user, plus a sort of the dedup window.
+        """
+        ids, columns = self.users.ids, self._columns
+        known = [user for user in range(min(len(ids), self._n_placed)) if columns.last_offset[user] >= 0]
+        known.sort(key=ids.__getitem__)
+        items = id_hashes(item_ids)
+        parts = [
+            digest_texts(ids[user] for user in known),
+            digest_texts(self._last_event_ids[user] for user in known),
+            digest_arrays(self._dedup.contents() | {"clock": self._clock}),
+        ]
+        for start in range(0, len(known), _DIGEST_CHUNK):
+            users = np.array(known[start : start + _DIGEST_CHUNK], dtype=np.int64)
+            chunk: dict[str, NDArray[np.generic]] = {
+                name: column[users] for name, column in columns._asdict().items()
+            }
+            for name in ("history", "seen", "recent_items"):
+                chunk[name] = items[np.asarray(chunk[name], dtype=np.int64) + 1]
+            parts.append(digest_arrays(chunk))
+        return digest_texts(parts)
+
+
+def _unknown64() -> Int64:
+    return np.full(_FIRST_USERS, -1, dtype=np.int64)
