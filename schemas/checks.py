@@ -90,7 +90,7 @@ class Contract(Generic[T]):
             if "got `float`" in str(error):
                 try:
                     return self._with_whole_floats(value)
-                except msgspec.ValidationError as second:
+                except (msgspec.DecodeError, RecursionError) as second:
                     error = second
         raise _explained(error) from error
 
