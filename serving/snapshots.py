@@ -1,0 +1,214 @@
+"""Snapshots as bytes, many at a time: what msgspec would write for `records.Snapshot`, faster.
+
+Building structs costs 15 to 20 microseconds a list of 20; joining prepared fragments in compiled
+code costs 2 to 3. Ids are escaped by msgspec, once an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+
+from schemas.interning import Interner
+from schemas.runs import Int8, Int64
+
+from .snapshot_kernels import (
+    CHUNK,
+    MAX_DIGITS,
+    SLACK,
+    Fragments,
+    ListColumns,
+    UInt8,
+    split_strings,
+    write_snapshots,
+)
+
+if TYPE_CHECKING:
+    from .ranking import Ranked
+
+FALLBACK_NONE: Final = 0
+FALLBACK_COLD_USER: Final = 1
+FALLBACK_STALE_MODEL: Final = 2
+
+
+def _json_strings(strings: Sequence[str]) -> Fragments:
+    """The strings as JSON has them, without their quotes."""
+    fragments = Fragments(np.zeros(0, dtype=np.uint8), np.zeros(len(strings) + 1, dtype=np.int64))
+    encoded = np.frombuffer(msgspec.json.encode(strings), dtype=np.uint8)
+    data = np.empty(len(encoded) + SLACK, dtype=np.uint8)
+    split_strings(encoded, len(strings), data, fragments.ends, 0, 0)
+    return fragments._replace(data=data)
+
+
+class IdTable:
+    """JSON-escaped ids of an interner by slot, in one buffer that only grows.
+
+    Cost: 0.1 microseconds a new id; memory is the escaped id and 8 bytes.
+    """
+
+    def __init__(self, ids: Interner) -> None:
+        self._ids = ids
+        self._n = 0
+        self._longest = 0
+        self._data: UInt8 = np.zeros(SLACK, dtype=np.uint8)
+        self._ends: Int64 = np.zeros(1024, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest escaped id so far."""
+        return self._longest
+
+    def sync(self) -> Fragments:
+        """Take in what the interner got since the last call."""
+        new = self._ids.ids[self._n :] if len(self._ids) > self._n else ()
+        if new:
+            encoded = np.frombuffer(msgspec.json.encode(new), dtype=np.uint8)
+            start = int(self._ends[self._n])
+            self._reserve(start + len(encoded) + SLACK, self._n + len(new) + 1)
+            split_strings(encoded, len(new), self._data, self._ends, self._n, start)
+            ends = self._ends[self._n : self._n + len(new) + 1]
+            self._longest = max(self._longest, int(np.diff(ends).max()))
+            self._n += len(new)
+        return Fragments(self._data, self._ends)
+
+    def _reserve(self, n_bytes: int, n_ends: int) -> None:
+        if n_bytes > len(self._data):
+            data = np.zeros(max(n_bytes, 2 * len(self._data)), dtype=np.uint8)
+            data[: len(self._data)] = self._data
+            self._data = data
+        if n_ends > len(self._ends):
+            ends = np.zeros(max(n_ends, 2 * len(self._ends)), dtype=np.int64)
+            ends[: len(self._ends)] = self._ends
+            self._ends = ends
+
+
+class SnapshotEncoder:
+    """Writes the snapshots of one model.
+
+    Parameters
+    ----------
+    item_ids : Interner
+        Names of the item slots in `Ranked`.
+    model_name : str
+    ttl_ms : int
+    first_sequence : int
+        Of the publish sequence in which snapshot ids end; it must not fall over restarts.
+    """
+
+    def __init__(self, item_ids: Interner, *, model_name: str, ttl_ms: int, first_sequence: int = 0) -> None:
+        self._table = IdTable(item_ids)
+        self._model_name = msgspec.json.encode(model_name).decode()
+        self._ttl_ms = ttl_ms
+        self._next_sequence = first_sequence
+        self._out: UInt8 = np.empty(0, dtype=np.uint8)
+
+    def sync(self) -> None:
+        """Prepare new items ahead of time; `encode` does it too."""
+        self._table.sync()
+
+    def encode(
+        self,
+        user_ids: Sequence[str],
+        ranked: Ranked,
+        *,
+        partition: int,
+        offsets: Int64,
+        event_ids: Sequence[str],
+        ts_ms: Int64,
+        generated_at_ms: int,
+        epoch: int,
+        sequence: int,
+        fallbacks: Int8,
+    ) -> list[bytes]:
+        """Snapshots of B users of one partition, in their order; 2 to 3 microseconds each.
+
+        ``snapshot_id`` is ``{user_id}.{partition}.{publish sequence}``; a score has four decimals
+        and stays within 0.0001 and 0.9999; places of -1 are left out.
+
+        Parameters
+        ----------
+        user_ids, event_ids : sequences of B str
+            The user, and the last event that the list knows.
+        ranked : Ranked
+            Lists of the B users.
+        offsets, ts_ms : Int64
+            (B,) of that event.
+        generated_at_ms : int
+        epoch, sequence : int
+            Of the model.
+        fallbacks : Int8
+            (B,) `FALLBACK_NONE`, `FALLBACK_COLD_USER` or `FALLBACK_STALE_MODEL`.
+
+        Raises
+        ------
+        ValueError
+            Lengths differ, or an item, reason, offset, time or fallback is out of range.
+        """
+        n = len(user_ids)
+        if not n:
+            return []
+        ids = self._table.sync()
+        self._check(n, ranked, offsets, event_ids, ts_ms, fallbacks)
+        texts = self._texts(partition, generated_at_ms, epoch, sequence)
+        users, events = _json_strings(user_ids), _json_strings(event_ids)
+        k = ranked.items.shape[1]
+        per_item = 2 * self._table.longest + len(texts.data)
+        room = n * (k * per_item + len(texts.data) + 3 * MAX_DIGITS) + 2 * len(users.data) + len(events.data)
+        if room + CHUNK > len(self._out):
+            self._out = np.empty(room + room // 4 + SLACK, dtype=np.uint8)
+        bounds = np.empty(n + 1, dtype=np.int64)
+        lists = ListColumns(ranked.items, ranked.relevance, ranked.sources, ranked.reasons)
+        write_snapshots(
+            self._out, bounds, texts, ids, users, events, lists, offsets, ts_ms, fallbacks, self._next_sequence
+        )
+        self._next_sequence += n
+        places = bounds.tolist()
+        view = self._out.data
+        return [view[a:b].tobytes() for a, b in zip(places[:-1], places[1:], strict=True)]
+
+    def _check(
+        self, n: int, ranked: Ranked, offsets: Int64, event_ids: Sequence[str], ts_ms: Int64, fallbacks: Int8
+    ) -> None:
+        lengths = {len(ranked.items), len(offsets), len(event_ids), len(ts_ms), len(fallbacks)}
+        if lengths != {n}:
+            raise ValueError(f"columns of {sorted(lengths)} rows for {n} users")
+        n_ids = len(self._table)
+        if ranked.items.size and max(int(ranked.items.max()), int(ranked.reasons.max())) >= n_ids:
+            raise ValueError(f"a list names an item that is none of the {n_ids} interned ones")
+        if int(offsets.min()) < 0 or int(ts_ms.min()) < 0:
+            raise ValueError("a user without an applied event has no snapshot")
+        if int(fallbacks.min()) < FALLBACK_NONE or int(fallbacks.max()) > FALLBACK_STALE_MODEL:
+            raise ValueError("unknown fallback")
+
+    def _texts(self, partition: int, generated_at_ms: int, epoch: int, sequence: int) -> Fragments:
+        """What is the same in all snapshots of a call, in the order of the kernel's constants."""
+        texts = [
+            '{"schema_version":1,"snapshot_id":"',
+            '","user_id":"',
+            f'","generated_at_ms":{generated_at_ms},"ttl_ms":{self._ttl_ms},'
+            f'"knows":{{"partition":{partition},"offset":',
+            ',"event_id":"',
+            '","ts_ms":',
+            f'}},"model":{{"name":{self._model_name},"epoch":{epoch},"sequence":{sequence}}},"fallback":',
+            '"none","items":[',
+            '"cold_user","items":[',
+            '"stale_model","items":[',
+            "]}",
+            '{"item_id":"',
+            '","score":0.',
+            ',"source":"transitions","propensity":1.0,"reasons":[{"kind":"because_you_watched","item_id":"',
+            '"}]}',
+            ',"source":"embedding","propensity":1.0,"reasons":[{"kind":"matches_your_taste"}]}',
+            ',"source":"popularity","propensity":1.0,"reasons":[{"kind":"popular"}]}',
+            f".{partition}.",
+        ]
+        encoded = [text.encode() for text in texts]
+        ends = np.zeros(len(texts) + 1, dtype=np.int64)
+        np.cumsum([len(text) for text in encoded], out=ends[1:])
+        return Fragments(np.frombuffer(b"".join(encoded) + bytes(SLACK), dtype=np.uint8), ends)
