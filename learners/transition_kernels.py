@@ -1,0 +1,209 @@
+"""Compiled rows of decayed transition counts; plain arrays only. See `learners.transitions`."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from schemas.runs import Float32, Int32, Int64
+
+NEXT: Final = 0
+FORWARD: Final = 1
+BACKWARD: Final = 2
+CHANNELS: Final = 3
+REBASE_HALF_LIVES: Final = 64
+"""Forward weights reach 2^64 before a rebase: far from the end of float32, and from denormals."""
+
+Bools = NDArray[np.bool_]
+
+
+class Rows(NamedTuple):
+    """Transition rows of N items with room for K neighbours each."""
+
+    nbr: Int32  # (N, K) -1 empty; filled from the left
+    w: Float32  # (N, K, 3) forward-scaled weights
+    rowsum: Float32  # (N, 3) forward-scaled sums, evicted weight included
+    filled: Int32  # (N,)
+    dirty: Bools  # (N,) changed since the last drain
+
+
+class TransitionsView(NamedTuple):
+    """The rows as a ranking kernel reads them: arrays shared, not to be changed.
+
+    ``s_c(b) = sum_j gammas[c]^j w[a_j, k, c] scale / (rowsum[a_j, c] scale + kappa)`` over the
+    history items a_j, j = 0 for the newest, with k the place of b in ``nbr[a_j]``.
+    """
+
+    nbr: Int32  # (capacity, K)
+    w: Float32  # (capacity, K, 3)
+    rowsum: Float32  # (capacity, 3)
+    n_items: int
+    gammas: Float32  # (3,)
+    kappa: float
+    scale: float
+
+
+@njit(nogil=True, cache=True)
+def decay_exponent(ts_ms: int, reference_ms: int, per_ms: float) -> float:
+    """Half-lives since the reference; 2 to this power is the forward weight."""
+    return (ts_ms - reference_ms) * per_ms
+
+
+@njit(nogil=True, cache=True)
+def reference_of(ts_ms: int, per_ms: float) -> int:
+    """Newest point of the fixed grid of `REBASE_HALF_LIVES` that is not after `ts_ms`.
+
+    The grid does not depend on what was learned, so neither does the rounding of a rebase.
+    """
+    if per_ms <= 0.0:
+        return 0
+    step = REBASE_HALF_LIVES / per_ms
+    return int(np.floor(ts_ms / step) * step)
+
+
+@njit(nogil=True, cache=True)
+def find(row: Int32, filled: int, item: int) -> int:
+    """Place of `item` among the first `filled` of `row`, or -1."""
+    wanted, hit = np.int32(item), np.int32(0)
+    for k in range(filled):  # without an early exit and in one width this compiles to vector compares
+        hit |= np.int32(row[k] == wanted)
+    if hit != 0:
+        for k in range(filled):
+            if row[k] == wanted:
+                return k
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def lightest(w: Float32) -> int:
+    """Place with the least total weight; the first of equals."""
+    best, least = 0, w[0, 0] + w[0, 1] + w[0, 2]
+    for k in range(1, len(w)):
+        total = w[k, 0] + w[k, 1] + w[k, 2]
+        if total < least:
+            best, least = k, total
+    return best
+
+
+@njit(nogil=True, cache=True)
+def place_for(rows: Rows, a: int, b: int) -> int:
+    """Place of `b` in the row of `a`, made by eviction when the row is full (space-saving)."""
+    row = rows.nbr[a]
+    k = find(row, rows.filled[a], b)
+    if k >= 0:
+        return k
+    if rows.filled[a] < len(row):
+        k = rows.filled[a]
+        rows.filled[a] += 1
+    else:
+        k = lightest(rows.w[a])
+    row[k] = b
+    return k
+
+
+@njit(nogil=True, cache=True)
+def rescale(rows: Rows, factor: float) -> None:
+    """Multiply every weight by `factor`."""
+    small = np.float32(factor)
+    for a in range(len(rows.filled)):
+        for c in range(CHANNELS):
+            rows.rowsum[a, c] *= small
+            for k in range(rows.filled[a]):
+                rows.w[a, k, c] *= small
+
+
+@njit(nogil=True, cache=True)
+def learn_rows(
+    items: Int32,
+    weights: Float32,
+    ts_ms: Int64,
+    fresh: Bools,
+    history: Int32,
+    rows: Rows,
+    clock: Int64,
+    n_lags: int,
+    per_ms: float,
+) -> None:
+    """Count every fresh positive against its `n_lags` newest predecessors; `clock` is [reference, newest]."""
+    h = history.shape[1]
+    n = len(rows.filled)
+    for i in range(len(items)):
+        if not fresh[i] or weights[i] <= 0.0:
+            continue
+        ts, x = ts_ms[i], items[i]
+        if ts > clock[1]:
+            clock[1] = ts
+            reference = reference_of(ts, per_ms)
+            if reference != clock[0]:
+                rescale(rows, 2.0 ** -decay_exponent(reference, clock[0], per_ms))
+                clock[0] = reference
+        if x >= n:
+            continue
+        v = np.float32(weights[i] * 2.0 ** decay_exponent(ts, clock[0], per_ms))
+        for d in range(1, min(n_lags, h) + 1):
+            a = history[i, h - d]
+            if a < 0:
+                break
+            if a == x or a >= n:
+                continue
+            share = v / np.float32(d)
+            k = place_for(rows, a, x)
+            rows.w[a, k, FORWARD] += share
+            rows.rowsum[a, FORWARD] += share
+            if d == 1:
+                rows.w[a, k, NEXT] += share
+                rows.rowsum[a, NEXT] += share
+            rows.dirty[a] = True
+            k = place_for(rows, x, a)
+            rows.w[x, k, BACKWARD] += share
+            rows.rowsum[x, BACKWARD] += share
+            rows.dirty[x] = True
+
+
+@njit(nogil=True, cache=True)
+def score_rows(history: Int32, items: Int32, view: TransitionsView, n_lags: int, out: Float32) -> None:
+    """Sum of the channels' s_c for each context and candidate; `out` is (B, C, 3)."""
+    n = view.n_items
+    scores = np.zeros((n, CHANNELS), dtype=np.float32)
+    scale, kappa = np.float32(view.scale), np.float32(view.kappa)
+    h = history.shape[1]
+    n_lags = min(n_lags, h)
+    for i in range(len(history)):
+        for pass_ in range(2):  # score, then clear what was written
+            for j in range(n_lags):
+                a = history[i, h - 1 - j]
+                if a < 0 or a >= n:
+                    continue
+                for k in range(view.nbr.shape[1]):
+                    b = view.nbr[a, k]
+                    if b < 0:
+                        break
+                    for c in range(CHANNELS):
+                        if pass_ == 1:
+                            scores[b, c] = 0.0
+                        else:
+                            norm = view.gammas[c] ** j * scale / (view.rowsum[a, c] * scale + kappa)
+                            scores[b, c] += view.w[a, k, c] * norm
+            if pass_ == 0:
+                for q in range(len(items)):
+                    b = items[q]
+                    for c in range(CHANNELS):
+                        out[i, q, c] = scores[b, c] if 0 <= b < n else 0.0
+
+
+@njit(nogil=True, cache=True)
+def best_of(weights: Float32, n: int, k: int, nbr: Int32, out: Int32) -> None:
+    """The `k` heaviest of the first `n` neighbours into `out`, heaviest first; of equals the first."""
+    taken = np.zeros(n, dtype=np.bool_)
+    for q in range(min(k, n)):
+        best = -1
+        for p in range(n):
+            if not taken[p] and (best < 0 or weights[p] > weights[best]):
+                best = p
+        if weights[best] <= 0.0:
+            return
+        taken[best] = True
+        out[q] = nbr[best]
