@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import StateError
 from schemas.hashing import partition_many
-from schemas.interning import Interner
+from schemas.interning import MAX_SLOTS, Interner
 from schemas.learner import Arrays, Interactions
 from schemas.runs import EventBatch, Int8, Int32, Int64
 
@@ -84,6 +84,8 @@ class PartitionState:
         Which partition of how many of the behaviour topic.
     history, seen : int
         Newest fresh positives, and newest consumed items, kept a user.
+    max_users : int
+        Capacity of the interner.
     dedup_window : int
         Offsets for which an event id is remembered at least.
     lateness_ms, future_skew_ms, session_gap_ms : int
@@ -112,12 +114,13 @@ class PartitionState:
         lateness_ms: int,
         future_skew_ms: int,
         session_gap_ms: int,
+        max_users: int = MAX_SLOTS,
     ) -> None:
         if not 0 <= partition < n_partitions:
             raise ValueError(f"partition {partition} is none of {n_partitions}")
         self.partition = partition
         self.n_partitions = n_partitions
-        self.users = Interner()
+        self.users = Interner(capacity=max_users)
         self._limits = FoldLimits(lateness_ms, future_skew_ms, session_gap_ms, IMPRESSION)
         self._clock = np.array([0, -1], dtype=np.int64)
         self._dedup = Dedup(dedup_window)
@@ -315,7 +318,7 @@ class PartitionState:
         self._dedup = self._dedup.restored(arrays)
         self._columns = UserColumns(**columns)
         self._clock = clock
-        self.users = Interner(ids)
+        self.users = Interner(ids, capacity=self.users.capacity)
         self._last_event_ids = event_ids
         self._foreign = np.zeros(len(ids), dtype=np.bool_)
         self._n_placed = 0

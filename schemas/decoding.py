@@ -32,7 +32,7 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
     run : RecordRun
         N records; keys must be the UTF-8 of user_id.
     users, items : Interner
-        Grow by the ids of accepted events, in order.
+        Grow by the ids of accepted events, in order; a new id beyond their capacity is rejected.
     hash_key : int
         128-bit key of `EventBatch.event_hashes`.
 
@@ -61,6 +61,17 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
         events = [events[place] for place in matching]
         rows = [rows[place] for place in matching]
         user_ids = [user_ids[place] for place in matching]
+    user_slots = users.get_many(user_ids)
+    item_slots = items.get_many([event.item_id for event in events])
+    room = (user_slots >= 0) & (item_slots >= 0)
+    if not room.all():
+        for place in np.flatnonzero(~room):
+            field = "user_id" if user_slots[place] < 0 else "item_id"
+            rejected.append(rejected_at(rows[place], _over_capacity(field)))
+        rejected.sort(key=lambda one: one.index)
+        kept = np.flatnonzero(room).tolist()
+        events, rows = [events[place] for place in kept], [rows[place] for place in kept]
+        user_slots, item_slots = user_slots[room], item_slots[room]
     taken = np.array(rows, dtype=np.int32)
     event_ids = [event.event_id for event in events]
     return EventBatch(
@@ -71,8 +82,8 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
         broker_ts_ms=run.timestamps_ms[taken],
         event_ids=event_ids,
         event_hashes=hash_many(event_ids, hash_key),
-        users=users.get_many(user_ids),
-        items=items.get_many([event.item_id for event in events]),
+        users=user_slots,
+        items=item_slots,
         types=_int8([_TYPE_INDEX[event.type] for event in events]),
         ts_ms=_int64([event.ts_ms for event in events]),
         watch_ms=_int64([UNKNOWN if event.watch_ms is None else event.watch_ms for event in events]),
@@ -92,6 +103,13 @@ def rejected_at(index: int, error: ContractError) -> Rejected:
         field=error.field,
         message=str(error),
         exception="" if cause is None else f"{type(cause).__name__}: {cause}"[:_MAX_EXCEPTION_CHARS],
+    )
+
+
+def _over_capacity(field: str) -> ContractError:
+    setting = "learner.max_users" if field == "user_id" else "learner.max_items"
+    return ContractError(
+        f"$.{field}: a new id, and as many are known as {setting} allows", reason="capacity", field=field
     )
 
 

@@ -138,17 +138,18 @@ class WorkerCore:
         """Start or go on with a partition; its records will come from `position(partition)` on."""
         if partition in self.partitions:
             return
-        worker, learner = self.settings.worker, self.settings.learner
+        worker, learner, n = self.settings.worker, self.settings.learner, self.settings.kafka.partitions
         self.partitions[partition] = Partition(
             state=PartitionState(
                 partition,
-                n_partitions=self.settings.kafka.partitions,
+                n_partitions=n,
                 history=learner.history,
                 seen=learner.seen,
                 dedup_window=worker.dedup_window,
                 lateness_ms=worker.lateness_ms,
                 future_skew_ms=worker.future_skew_ms,
                 session_gap_ms=worker.session_gap_ms,
+                max_users=max(1, learner.max_users // n),
             ),
             outbox=Outbox(),
             model_users=np.full(1024, -1, dtype=np.int32),
@@ -265,16 +266,16 @@ class WorkerCore:
     def _apply_record(self, record: CatalogueRecord) -> None:
         catalogue = self.model.catalogue
         try:
-            item = decode_item(record.key, record.value)
-            withdrawn = withdrawn_item_id(record.key) if item is None else ""
+            if record.value is None:
+                catalogue.withdraw(withdrawn_item_id(record.key))
+                outcome = "withdrawn"
+            else:
+                self.model.put_item(decode_item(record.value, record.key))
+                outcome = "taken"
         except ContractError as error:
             self._bury_record(record, error)
-            return
-        if item is None:
-            catalogue.withdraw(withdrawn)
-        else:
-            self.model.put_item(item)
-        self.metrics.catalogue_items.labels("withdrawn" if item is None else "taken").inc()
+            outcome = "dead_letter"
+        self.metrics.catalogue_items.labels(outcome).inc()
 
     # -- dead letters ---------------------------------------------------------------------------
 
@@ -299,7 +300,6 @@ class WorkerCore:
 
     def _bury_record(self, record: CatalogueRecord, error: ContractError) -> None:
         rejected = rejected_at(0, error)
-        self.metrics.catalogue_items.labels("dead_letter").inc()
         self.metrics.dead_letters.labels("catalogue", error.reason).inc()
         headers = headers_of(
             rejected, topic=record.topic, partition=record.partition, offset=record.offset, stage="decode"

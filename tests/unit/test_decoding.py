@@ -328,3 +328,27 @@ def test_what_is_encoded_comes_back_in_columns(some: list[Event]) -> None:
         assert batch.ts_ms[place] == event.ts_ms
         assert batch.watch_ms[place] == (-1 if event.watch_ms is None else event.watch_ms)
         assert batch.surfaces[place] == (-1 if event.surface is None else SURFACES.index(event.surface))
+
+
+def test_new_ids_beyond_capacity_are_rejected_and_known_ones_go_on() -> None:
+    events = [
+        Event(event_id=f"e{i}", user_id=user, item_id=item, type="watch", ts_ms=1)
+        for i, (user, item) in enumerate([("a", "x"), ("b", "y"), ("a", "z"), ("a", "y"), ("c", "x")])
+    ]
+    run = RecordRun(
+        topic="t",
+        partition=0,
+        keys=[event.user_id.encode() for event in events],
+        values=[encode_event(event) for event in events],
+        offsets=np.arange(5),
+        timestamps_ms=np.arange(5),
+        next_offset=5,
+    )
+    batch = decode_events(run, users=Interner(capacity=2), items=Interner(capacity=2), hash_key=1)
+    assert batch.event_ids == ["e0", "e1", "e3"]
+    assert batch.offsets.tolist() == [0, 1, 3]
+    assert [(r.index, r.reason, r.field) for r in batch.rejected] == [
+        (2, "capacity", "item_id"),
+        (4, "capacity", "user_id"),
+    ]
+    assert "learner.max_items" in batch.rejected[0].message
