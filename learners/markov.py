@@ -30,7 +30,7 @@ def _learn(
     n, width = nbr.shape
     for i in range(len(items)):
         a, x = last[i], items[i]
-        if not positive[i] or a < 0 or a >= n or a == x or x >= n:
+        if not positive[i] or a < 0 or a >= n or a == x or x < 0 or x >= n:
             continue
         k = find(nbr[a], filled[a], x)
         if k < 0:

@@ -140,7 +140,7 @@ def learn_rows(
             if reference != clock[0]:
                 rescale(rows, 2.0 ** -decay_exponent(reference, clock[0], per_ms))
                 clock[0] = reference
-        if x >= n:
+        if x < 0 or x >= n:
             continue
         v = np.float32(weights[i] * 2.0 ** decay_exponent(ts, clock[0], per_ms))
         for d in range(1, min(n_lags, h) + 1):

@@ -26,7 +26,7 @@ streams (space-saving), ICDT 2005. Cormode et al., Forward decay, ICDE 2009.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf, isinf
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -42,7 +42,6 @@ from .transition_kernels import CHANNELS, Rows, TransitionsView, decay_exponent,
 __all__ = ["FirstOrderMarkov", "Transitions", "TransitionsView"]
 
 GAMMAS: Final = (0.4, 0.6, 0.7)
-HOUR_MS: Final = 3_600_000
 _FIRST_ITEMS: Final = 1_024
 _NO_USERS: Final = np.zeros(0, dtype=np.int32)
 
@@ -54,8 +53,8 @@ class Transitions:
     ----------
     width : int
         K, neighbours kept a row; 20 instead of 64 costs 3.7 points of R@20.
-    half_life_h : float
-        Hours after which a count weighs half; infinite for no decay.
+    half_life_ms : float
+        Milliseconds after which a count weighs half; infinite for no decay.
     kappa : float
         Weight that a row must have to be trusted by half.
     gammas : three floats
@@ -75,15 +74,15 @@ class Transitions:
         self,
         width: int = 64,
         *,
-        half_life_h: float = inf,
+        half_life_ms: float = inf,
         kappa: float = 5.0,
         gammas: tuple[float, float, float] = GAMMAS,
         n_lags: int = 8,
         max_items: int = 2_000_000,
     ) -> None:
-        if width < 1 or n_lags < 1 or max_items < 1 or half_life_h <= 0 or kappa <= 0:
-            raise ValueError("width, n_lags, max_items, half_life_h and kappa are positive")
-        self._per_ms = 0.0 if isinf(half_life_h) else 1.0 / (half_life_h * HOUR_MS)
+        if width < 1 or n_lags < 1 or max_items < 1 or half_life_ms <= 0 or kappa <= 0:
+            raise ValueError("width, n_lags, max_items, half_life_ms and kappa are positive")
+        self._per_ms = 1.0 / half_life_ms
         self._kappa = kappa
         self._gammas = np.array(gammas, dtype=np.float32)
         self._n_lags = n_lags
