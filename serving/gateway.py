@@ -36,7 +36,13 @@ class _PageFiles(StaticFiles):
         return response
 
 
-def create_app(settings: Settings, *, consumer: Mapping[str, Any], producer: Mapping[str, Any]) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    consumer: Mapping[str, Any],
+    producer: Mapping[str, Any],
+    acknowledge_s: float = 5.0,
+) -> FastAPI:
     """Build the gateway's application; its parts start and stop with the server's lifespan.
 
     Parameters
@@ -47,6 +53,8 @@ def create_app(settings: Settings, *, consumer: Mapping[str, Any], producer: Map
         Keyword arguments for kafka-python consumers: bootstrap_servers and security.
     producer : Mapping
         confluent-kafka configuration with ``partitioner`` murmur2_random.
+    acknowledge_s : float
+        A posted event that the broker has not acknowledged by then is answered with 503.
 
     Returns
     -------
@@ -54,7 +62,7 @@ def create_app(settings: Settings, *, consumer: Mapping[str, Any], producer: Map
         Its ``state.gateway`` is the `Gateway`; ``state.gateway.streams.stop()`` ends the event
         streams, which a server must do before it waits for open connections.
     """
-    gateway = Gateway(settings, consumer=consumer, producer=producer)
+    gateway = Gateway(settings, consumer=consumer, producer=producer, acknowledge_s=acknowledge_s)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -32,10 +32,17 @@ class Gateway:
         Keyword arguments for kafka-python consumers.
     producer : Mapping
         Configuration of the confluent-kafka producer.
+    acknowledge_s : float
+        How long a posted event may take to be acknowledged.
     """
 
     def __init__(
-        self, settings: Settings, *, consumer: Mapping[str, Any], producer: Mapping[str, Any]
+        self,
+        settings: Settings,
+        *,
+        consumer: Mapping[str, Any],
+        producer: Mapping[str, Any],
+        acknowledge_s: float = 5.0,
     ) -> None:
         names = topic_names(settings.kafka.prefix)
         self.settings = settings
@@ -45,6 +52,7 @@ class Gateway:
         self.streams = Streams(settings.gateway.max_streams, self.metrics)
         self._producer_config = producer
         self._behaviour = names.behaviour
+        self._acknowledge_s = acknowledge_s
         self._events: EventsIn | None = None
         self._broker_answers = False
         self._broker_asked_at = -_BROKER_CHECK_KEPT_S
@@ -59,7 +67,7 @@ class Gateway:
 
     async def open(self) -> None:
         """Start the reader, the producer and the worker's client."""
-        self._events = EventsIn(self._producer_config, self._behaviour)
+        self._events = EventsIn(self._producer_config, self._behaviour, timeout_s=self._acknowledge_s)
         await self.worker.open()
         self.reader.start()
 

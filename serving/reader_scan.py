@@ -21,6 +21,8 @@ from .reader_view import SnapshotView
 def partition_of(key: bytes, n_partitions: int) -> int:
     """Where every Kafka client with the Java default (murmur2) puts a key.
 
+    The same as ``schemas.hashing.partition_of``, without loading a compiler for one key.
+
     >>> partition_of(b"u42", 16)
     7
     """
