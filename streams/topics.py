@@ -1,0 +1,142 @@
+"""Create the topics of `schemas.topics` on a broker, and tell how what is there differs from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
+
+from schemas.errors import TopicError, UnavailableError
+from schemas.settings import KafkaSettings
+from schemas.topics import TopicSpec, topic_specs
+
+from .context import kafka_python_config
+
+log = structlog.get_logger(__name__)
+
+TIMEOUT_S = 15.0
+
+
+def specs_of(kafka: KafkaSettings) -> tuple[TopicSpec, ...]:
+    """The topics that these settings ask for."""
+    return topic_specs(kafka.prefix, kafka.partitions, kafka.replication)
+
+
+def create_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """Create what is missing, all configurations explicit; returns the names created.
+
+    Topics that exist exactly as asked for are left alone, so calling it again changes nothing; nor does
+    calling it from several processes at once.
+
+    Raises
+    ------
+    TopicError
+        When a topic exists and differs (nothing is altered), or the broker refuses one; names each.
+    UnavailableError
+        When no broker answers within `timeout_s`.
+    """
+    specs = specs_of(kafka)
+    with _admin(kafka, timeout_s) as admin:
+        existing = _partitions(admin, specs)
+        if differences := _differences(admin, kafka, [spec for spec in specs if spec.name in existing]):
+            raise TopicError("existing topics differ from what is asked for: " + "; ".join(differences))
+        missing = [spec for spec in specs if spec.name not in existing]
+        created = [spec.name for spec in missing if _create(admin, kafka, spec)]
+        if missing:
+            admin.wait_for_topics([spec.name for spec in missing], timeout_ms=int(timeout_s * 1000))
+        if differences := _differences(admin, kafka, missing):
+            raise TopicError("topics came out different from what is asked for: " + "; ".join(differences))
+    log.info("topics_created", created=len(created), prefix=kafka.prefix, bootstrap=kafka.bootstrap)
+    return created
+
+
+def check_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """Every difference between the broker's topics and what these settings ask for; empty when none.
+
+    Compared: existence, number of partitions, replication factor, and each configuration that
+    `topic_specs` sets. Other configurations are the operator's.
+
+    Raises
+    ------
+    UnavailableError
+        When no broker answers within `timeout_s`.
+    """
+    with _admin(kafka, timeout_s) as admin:
+        return _differences(admin, kafka, specs_of(kafka))
+
+
+def _create(admin: KafkaAdminClient, kafka: KafkaSettings, spec: TopicSpec) -> bool:
+    """Whether it was us who created the topic."""
+    wanted = {
+        "num_partitions": spec.partitions,
+        "replication_factor": kafka.replication,
+        "configs": spec.configs,
+    }
+    try:
+        admin.create_topics({spec.name: wanted})
+    except TopicAlreadyExistsError:
+        return False  # another process was quicker
+    return True
+
+
+def _differences(admin: KafkaAdminClient, kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> list[str]:
+    if not specs:
+        return []
+    replicas = _partitions(admin, specs)
+    present = [spec for spec in specs if spec.name in replicas]
+    resources = [ConfigResource("TOPIC", spec.name, list(spec.configs)) for spec in present]
+    configs = admin.describe_configs(resources, config_filter="all")["topic"] if resources else {}
+    found: list[str] = []
+    for spec in specs:
+        if spec.name not in replicas:
+            found.append(f"{spec.name} is missing")
+            continue
+        factors = replicas[spec.name]
+        if len(factors) != spec.partitions:
+            found.append(f"{spec.name} has {_count(len(factors), 'partition')}, not {spec.partitions}")
+        if set(factors) != {kafka.replication}:
+            shown = ", ".join(map(str, sorted(set(factors))))
+            found.append(f"{spec.name} has replication factor {shown}, not {kafka.replication}")
+        for name, value in spec.configs.items():
+            actual = configs[spec.name].get(name, {}).get("value")
+            if _normal(actual) != _normal(value):
+                found.append(f"{spec.name} has {name}={actual}, not {value}")
+    return found
+
+
+def _partitions(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, list[int]]:
+    """Replication factor of each partition, for the topics that exist."""
+    described = admin.describe_topics([spec.name for spec in specs])
+    return {
+        topic["name"]: [len(partition["replica_nodes"]) for partition in topic["partitions"]]
+        for topic in described
+        if topic["error_code"] == 0
+    }
+
+
+def _normal(value: Any) -> frozenset[str]:
+    """A configuration value without the order of a list (``compact,delete``)."""
+    return frozenset(part.strip() for part in str(value).split(","))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+@contextmanager
+def _admin(kafka: KafkaSettings, timeout_s: float) -> Iterator[KafkaAdminClient]:
+    limit_ms = int(timeout_s * 1000)
+    unavailable = f"no broker answers at {kafka.bootstrap} (waited {timeout_s:g} s)"
+    try:
+        with KafkaAdminClient(
+            **kafka_python_config(kafka), bootstrap_timeout_ms=limit_ms, request_timeout_ms=limit_ms
+        ) as admin:
+            yield admin
+    except RetriableError as error:
+        raise UnavailableError(f"{unavailable}: {error}") from None
+    except KafkaError as error:
+        raise TopicError(f"the broker at {kafka.bootstrap} refused: {error}") from None
