@@ -252,8 +252,8 @@ def reference() -> str:
         "",
         "Defaults < TOML file (`--config` or `REELFLOW_CONFIG`) < environment < command-line flags. In the",
         "file: `[worker]` and `port = 6066`; in the environment: `REELFLOW_WORKER_PORT=6066`. Unknown",
-        "settings are refused by name. `reelflow config` prints what was resolved. `REELFLOW_HOME` moves the cache",
-        "folder.",
+        "settings are refused by name. `reelflow config` prints what was resolved. `REELFLOW_HOME` moves",
+        "the cache folder.",
     ]
     for section, cls in _SECTIONS.items():
         lines += ["", f"## {section}", cls.__doc__ or "", "", "| key | default | meaning |", "|---|---|---|"]

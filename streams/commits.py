@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+Positions = dict[tuple[str, int], int]
+"""(topic, partition) to the offset next to read."""
+
 
 class CommitGate:
     """Lets captured positions pass once nothing older is pending or in flight.
@@ -14,18 +17,18 @@ class CommitGate:
 
     >>> gate = CommitGate()
     >>> done = gate.sent(1)
-    >>> gate.advance(1, {0: 10}, None)      # captured
+    >>> gate.advance(1, {("t", 0): 10}, None)      # captured
     {}
-    >>> gate.advance(2, {0: 20}, None)      # message of batch 1 still in flight
+    >>> gate.advance(2, {("t", 0): 20}, None)      # message of batch 1 still in flight
     {}
     >>> done()
-    >>> gate.advance(2, {0: 20}, None)
-    {0: 10}
+    >>> gate.advance(2, {("t", 0): 20}, None)
+    {('t', 0): 10}
     """
 
     def __init__(self) -> None:
         self._in_flight: dict[int, int] = {}
-        self._captured: tuple[int, dict[int, int]] | None = None
+        self._captured: tuple[int, Positions] | None = None
 
     @property
     def n_in_flight(self) -> int:
@@ -45,7 +48,9 @@ class CommitGate:
 
         return done
 
-    def advance(self, sequence: int, positions: Mapping[int, int], pending: int | None) -> dict[int, int]:
+    def advance(
+        self, sequence: int, positions: Mapping[tuple[str, int], int], pending: int | None
+    ) -> Positions:
         """Positions that have become safe; captures `positions` of `sequence` for the next call.
 
         Parameters
@@ -53,7 +58,7 @@ class CommitGate:
         pending : int or None
             Oldest apply sequence that some user's snapshot still has to tell.
         """
-        safe: dict[int, int] = {}
+        safe: Positions = {}
         if self._captured is not None:
             captured, held = self._captured
             oldest = min(self._in_flight, default=captured + 1)

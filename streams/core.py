@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
+from msgspec import Struct
+
 from learners.user_state import (
     ALREADY_APPLIED,
     APPLIED,
@@ -29,10 +31,6 @@ from learners.user_state import (
     WRONG_PARTITION,
     PartitionState,
 )
-from msgspec import Struct
-from serving.ranking import Ranked
-from serving.snapshots import SnapshotEncoder
-
 from schemas.checks import decode_item, withdrawn_item_id
 from schemas.deadletters import Reason, Rejected, Stage, headers_of
 from schemas.decoding import decode_events, rejected_at
@@ -42,10 +40,11 @@ from schemas.runs import EventBatch, Int32, RecordRun
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
+from serving.ranking import Ranked
+from serving.snapshots import SnapshotEncoder
 
-from .commits import CommitGate
+from .commits import CommitGate, Positions
 from .latency import Rate, Reservoir
-from .learner_thread import CatalogueRecord
 from .model import Model
 from .outbox import Outbox
 from .sinks import Sink
@@ -85,6 +84,15 @@ class Partition(Struct, kw_only=True):
         return self.state.next_offset >= self.end_at_start
 
 
+class Shelf(Struct, kw_only=True):
+    """A catalogue partition as the worker holds it; offsets as in `Partition`."""
+
+    next_offset: int
+    live_from: int
+    end_at_start: int
+    end_seen: int
+
+
 class WorkerCore:
     """See the module's docstring.
 
@@ -110,6 +118,7 @@ class WorkerCore:
         self.metrics = metrics
         self.model = Model(settings.learner, settings.ranker)
         self.partitions: dict[int, Partition] = {}
+        self.shelves: dict[int, Shelf] = {}
         self.names = topic_names(settings.kafka.prefix)
         self.latencies = Reservoir()
         self.latencies_held = Reservoir()
@@ -128,46 +137,71 @@ class WorkerCore:
         )
         self._sequence = 0
         self._gate = CommitGate()
-        self._safe: dict[int, int] = {}
+        self._safe: Positions = {}
         self._next_capture_s = 0.0
         self._applied_s = 0.0
 
     # -- assignment -----------------------------------------------------------------------------
 
-    def assign(self, partition: int, *, committed: int | None, end: int) -> None:
-        """Start or go on with a partition; its records will come from `position(partition)` on."""
-        if partition in self.partitions:
-            return
-        worker, learner, n = self.settings.worker, self.settings.learner, self.settings.kafka.partitions
-        self.partitions[partition] = Partition(
-            state=PartitionState(
-                partition,
-                n_partitions=n,
-                history=learner.history,
-                seen=learner.seen,
-                dedup_window=worker.dedup_window,
-                lateness_ms=worker.lateness_ms,
-                future_skew_ms=worker.future_skew_ms,
-                session_gap_ms=worker.session_gap_ms,
-                max_users=max(1, learner.max_users // n),
-            ),
-            outbox=Outbox(),
-            model_users=np.full(1024, -1, dtype=np.int32),
-            live_from=committed or 0,
-            # A partition that was never committed has never been told of: publish while folding.
-            end_at_start=0 if committed is None else end,
-            end_seen=end,
-        )
+    def assign(self, topic: str, partition: int, *, start: int, committed: int | None, end: int) -> None:
+        """Take a partition, or go on with one; its records come from `start` on.
 
-    def position(self, partition: int) -> int | None:
+        A partition that was never committed has never been told of, so its lists are published
+        while it is folded; any other is quiet up to `end`.
+        """
+        live_from, end_at_start = committed or 0, 0 if committed is None else end
+        if committed is None:
+            self._safe.setdefault((topic, partition), start)
+        if topic == self.names.catalogue:
+            self.shelves.setdefault(
+                partition, Shelf(next_offset=start, live_from=live_from, end_at_start=end, end_seen=end)
+            )
+        elif partition not in self.partitions:
+            self.partitions[partition] = Partition(
+                state=self._new_state(partition),
+                outbox=Outbox(),
+                model_users=np.full(1024, -1, dtype=np.int32),
+                live_from=live_from,
+                end_at_start=end_at_start,
+                end_seen=end,
+            )
+
+    def position(self, topic: str, partition: int) -> int | None:
         """Offset next to read, None before the partition was ever held."""
-        held = self.partitions.get(partition)
-        return held.state.next_offset if held is not None else None
+        if topic == self.names.catalogue:
+            shelf = self.shelves.get(partition)
+            return None if shelf is None else shelf.next_offset
+        part = self.partitions.get(partition)
+        return None if part is None else part.state.next_offset
+
+    def see_end(self, topic: str, partition: int, end: int) -> None:
+        """Note the log end that the consumer knows."""
+        held = (self.shelves if topic == self.names.catalogue else self.partitions).get(partition)
+        if held is not None:
+            held.end_seen = max(held.end_seen, end)
+
+    def _new_state(self, partition: int) -> PartitionState:
+        worker, learner, n = self.settings.worker, self.settings.learner, self.settings.kafka.partitions
+        return PartitionState(
+            partition,
+            n_partitions=n,
+            history=learner.history,
+            seen=learner.seen,
+            dedup_window=worker.dedup_window,
+            lateness_ms=worker.lateness_ms,
+            future_skew_ms=worker.future_skew_ms,
+            session_gap_ms=worker.session_gap_ms,
+            max_users=max(1, learner.max_users // n),
+        )
 
     @property
     def ready(self) -> bool:
-        """Whether every assigned partition has been folded up to its end at start."""
-        return bool(self.partitions) and all(p.caught_up for p in self.partitions.values())
+        """Whether every assigned partition, of both topics, was folded up to its end at start."""
+        return (
+            bool(self.partitions)
+            and all(part.caught_up for part in self.partitions.values())
+            and all(shelf.next_offset >= shelf.end_at_start for shelf in self.shelves.values())
+        )
 
     def recovered_ratio(self) -> float:
         """Share of the log at start that has been folded; 1 when caught up."""
@@ -192,23 +226,26 @@ class WorkerCore:
         """The clock's time."""
         return self._clock()
 
-    def safe_positions(self) -> dict[int, int]:
+    def safe_positions(self) -> Positions:
         """Positions whose dead letters and snapshots the broker has; what may be committed."""
         return dict(self._safe)
 
     # -- input ----------------------------------------------------------------------------------
 
-    def apply(self, runs: list[RecordRun], records: list[CatalogueRecord]) -> None:
-        """Learn from what arrived."""
+    def apply(self, runs: list[RecordRun]) -> None:
+        """Learn from what arrived; catalogue first."""
         started = time.perf_counter()
-        for record in records:
-            self._apply_record(record)
-        if runs:
-            self._sequence += 1
-            folded = [part for run in runs if (part := self._fold(run)) is not None]
-            if folded:
-                self._learn(folded)
-            self._encoder.sync()
+        self._sequence += 1
+        events = []
+        for run in runs:
+            if run.topic == self.names.catalogue:
+                self._shelve(run)
+            else:
+                events.append(run)
+        folded = [interactions for run in events if (interactions := self._fold(run)) is not None]
+        if folded:
+            self._learn(folded)
+        self._encoder.sync()
         self._applied_s += time.perf_counter() - started
 
     def _fold(self, run: RecordRun) -> Interactions | None:
@@ -263,19 +300,29 @@ class WorkerCore:
         with self._stage("learn"):
             self.model.learn(batch, self.unavailable(), on_scored=self.metrics.scored_events.inc)
 
-    def _apply_record(self, record: CatalogueRecord) -> None:
-        catalogue = self.model.catalogue
-        try:
-            if record.value is None:
-                catalogue.withdraw(withdrawn_item_id(record.key))
-                outcome = "withdrawn"
-            else:
-                self.model.put_item(decode_item(record.value, record.key))
-                outcome = "taken"
-        except ContractError as error:
-            self._bury_record(record, error)
-            outcome = "dead_letter"
-        self.metrics.catalogue_items.labels(outcome).inc()
+    def _shelve(self, run: RecordRun) -> None:
+        """Take in a run of the catalogue, message by message: there are few, and each is its own."""
+        shelf = self.shelves.get(run.partition)
+        if shelf is None:
+            return
+        outcomes = self.metrics.catalogue_items
+        for index, (key, value) in enumerate(zip(run.keys, run.values, strict=True)):
+            offset = int(run.offsets[index])
+            if offset < shelf.next_offset:
+                continue
+            try:
+                if value is None:
+                    self.model.catalogue.withdraw(withdrawn_item_id(key))
+                    outcomes.labels("withdrawn").inc()
+                else:
+                    self.model.put_item(decode_item(value, key))
+                    outcomes.labels("taken").inc()
+            except ContractError as error:
+                outcomes.labels("dead_letter").inc()
+                if offset >= shelf.live_from:
+                    self.metrics.dead_letters.labels("catalogue", error.reason).inc()
+                    self._send_letter(run, rejected_at(index, error), "decode")
+        shelf.next_offset = max(shelf.next_offset, run.next_offset)
 
     # -- dead letters ---------------------------------------------------------------------------
 
@@ -293,27 +340,12 @@ class WorkerCore:
         self.n_dead[rejected.reason] = self.n_dead.get(rejected.reason, 0) + 1
         self.metrics.events.labels("dead_letter").inc()
         self.metrics.dead_letters.labels("behaviour", rejected.reason).inc()
+        self._send_letter(run, rejected, stage)
+
+    def _send_letter(self, run: RecordRun, rejected: Rejected, stage: Stage) -> None:
+        topic = f"{run.topic}.dlq"
+        offset = int(run.offsets[rejected.index])
         headers = headers_of(rejected, topic=run.topic, partition=run.partition, offset=offset, stage=stage)
-        self._send_letter(
-            f"{run.topic}.dlq", run.partition, run.keys[rejected.index], run.values[rejected.index], headers
-        )
-
-    def _bury_record(self, record: CatalogueRecord, error: ContractError) -> None:
-        rejected = rejected_at(0, error)
-        self.metrics.dead_letters.labels("catalogue", error.reason).inc()
-        headers = headers_of(
-            rejected, topic=record.topic, partition=record.partition, offset=record.offset, stage="decode"
-        )
-        self._send_letter(f"{record.topic}.dlq", record.partition, record.key, record.value, headers)
-
-    def _send_letter(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: list[tuple[str, bytes]],
-    ) -> None:
         done = self._gate.sent(self._sequence)
 
         def delivered(_: int, failed: int) -> None:
@@ -321,7 +353,14 @@ class WorkerCore:
                 raise UnavailableError(f"the broker refused a dead letter for {topic}")
             done()
 
-        self._sink.send(topic, [key], [value], delivered, partition=partition, headers=[headers])
+        self._sink.send(
+            topic,
+            [run.keys[rejected.index]],
+            [run.values[rejected.index]],
+            delivered,
+            partition=run.partition,
+            headers=[headers],
+        )
 
     # -- output ---------------------------------------------------------------------------------
 
@@ -428,11 +467,16 @@ class WorkerCore:
 
     def _advance_safe(self) -> None:
         pending = [s for p in self.partitions.values() if (s := p.outbox.oldest_sequence()) is not None]
+        behaviour, catalogue = self.names.behaviour, self.names.catalogue
         # While the log is folded again, a position below the committed one would undo a commit.
         positions = {
-            index: part.state.next_offset
+            (behaviour, index): part.state.next_offset
             for index, part in self.partitions.items()
             if part.state.next_offset >= part.live_from
+        } | {
+            (catalogue, index): shelf.next_offset
+            for index, shelf in self.shelves.items()
+            if shelf.next_offset >= shelf.live_from
         }
         self._safe.update(self._gate.advance(self._sequence, positions, min(pending, default=None)))
 

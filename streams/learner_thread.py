@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 import structlog
-from msgspec import Struct
 
 from schemas.runs import RecordRun
 
@@ -25,24 +24,11 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-RECORD_PLACES = 4096
-"""Places for single records: they are small, and one place each would starve a catalogue load."""
-
-
-class CatalogueRecord(Struct, frozen=True, kw_only=True):
-    """One catalogue message as it came."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-
 
 class Core(Protocol):
     """What the thread drives."""
 
-    def apply(self, runs: list[RecordRun], records: list[CatalogueRecord]) -> None:
+    def apply(self, runs: list[RecordRun]) -> None:
         """Learn from what arrived."""
 
     def tick(self) -> None:
@@ -73,11 +59,8 @@ class LearnerThread:
         self._core = core
         self._tick_s = tick_s
         self._on_failure = on_failure
-        self._queue: queue.SimpleQueue[RecordRun | CatalogueRecord | Callable[[], None] | None] = (
-            queue.SimpleQueue()
-        )
-        self._run_places = asyncio.Semaphore(queue_runs)
-        self._record_places = asyncio.Semaphore(RECORD_PLACES)
+        self._queue: queue.SimpleQueue[RecordRun | Callable[[], None] | None] = queue.SimpleQueue()
+        self._places = asyncio.Semaphore(queue_runs)
         self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
@@ -85,7 +68,7 @@ class LearnerThread:
 
     @property
     def waiting(self) -> int:
-        """Runs and records queued or being learned."""
+        """Runs queued or being learned."""
         return self._waiting
 
     def busy_s(self) -> float:
@@ -103,11 +86,11 @@ class LearnerThread:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    async def submit(self, entry: RecordRun | CatalogueRecord) -> None:
-        """Hand over a run or a record, waiting for a place."""
-        await (self._run_places if isinstance(entry, RecordRun) else self._record_places).acquire()
+    async def submit(self, run: RecordRun) -> None:
+        """Hand over a run, waiting for a place."""
+        await self._places.acquire()
         self._waiting += 1
-        self._queue.put(entry)
+        self._queue.put(run)
 
     async def ask(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
         """Run `question` on the thread between batches and return its answer.
@@ -152,7 +135,6 @@ class LearnerThread:
         stopping = False
         while not stopping:
             runs: list[RecordRun] = []
-            records: list[CatalogueRecord] = []
             questions: list[Callable[[], None]] = []  # answered after what was submitted before them
             try:
                 entry = self._queue.get(timeout=max(0.0, next_tick - time.monotonic()))
@@ -161,17 +143,15 @@ class LearnerThread:
                         stopping = True
                     elif isinstance(entry, RecordRun):
                         runs.append(entry)
-                    elif isinstance(entry, CatalogueRecord):
-                        records.append(entry)
                     else:
                         questions.append(entry)
                     entry = self._queue.get_nowait()
             except queue.Empty:
                 pass
             self._busy_since = time.monotonic()
-            if runs or records:
-                self._core.apply(runs, records)
-                self._release(len(runs), len(records))
+            if runs:
+                self._core.apply(runs)
+                self._release(len(runs))
             for question in questions:
                 question()
             if time.monotonic() >= next_tick:
@@ -180,13 +160,11 @@ class LearnerThread:
             self._busy_since = None
         self._core.close()
 
-    def _release(self, n_runs: int, n_records: int) -> None:
+    def _release(self, n: int) -> None:
         def give_back() -> None:
-            self._waiting -= n_runs + n_records
-            for _ in range(n_runs):
-                self._run_places.release()
-            for _ in range(n_records):
-                self._record_places.release()
+            self._waiting -= n
+            for _ in range(n):
+                self._places.release()
 
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(give_back)

@@ -12,10 +12,10 @@ from streams.commits import CommitGate
 
 def test_pending_users_hold_the_position() -> None:
     gate = CommitGate()
-    assert gate.advance(5, {0: 50}, 5) == {}
-    assert gate.advance(6, {0: 60}, 4) == {}
-    assert gate.advance(7, {0: 70}, 6) == {0: 50}
-    assert gate.advance(8, {0: 80}, None) == {0: 70}
+    assert gate.advance(5, {("t", 0): 50}, 5) == {}
+    assert gate.advance(6, {("t", 0): 60}, 4) == {}
+    assert gate.advance(7, {("t", 0): 70}, 6) == {("t", 0): 50}
+    assert gate.advance(8, {("t", 0): 80}, None) == {("t", 0): 70}
 
 
 @given(st.lists(st.sampled_from(["apply", "ack_first", "ack_last", "advance"]), max_size=80))
@@ -32,13 +32,13 @@ def test_never_passes_an_unacknowledged_send(script: list[str]) -> None:
             _, done = flying.pop(0 if step == "ack_first" else -1)
             done()
         elif step == "advance":
-            moved = gate.advance(sequence, {0: sequence}, None)
+            moved = gate.advance(sequence, {("t", 0): sequence}, None)
             if moved:
-                assert moved[0] >= safe
-                safe = moved[0]
+                assert moved["t", 0] >= safe
+                safe = moved["t", 0]
                 assert all(sent > safe for sent, _ in flying)
     assert gate.n_in_flight == len(flying)
     for _, done in flying:
         done()
-    gate.advance(sequence, {0: sequence}, None)
-    assert gate.advance(sequence, {0: sequence}, None) == {0: sequence}
+    gate.advance(sequence, {("t", 0): sequence}, None)
+    assert gate.advance(sequence, {("t", 0): sequence}, None) == {("t", 0): sequence}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from schemas.runs import RecordRun
-from streams.learner_thread import CatalogueRecord, LearnerThread
+from streams.learner_thread import LearnerThread
 
 
 def run_of(offset: int) -> RecordRun:
@@ -35,7 +35,7 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
 
-    def apply(self, runs: list[RecordRun], records: list[CatalogueRecord]) -> None:
+    def apply(self, runs: list[RecordRun]) -> None:
         assert self.gate.wait(10)
         if self.fail:
             raise ValueError("broken on purpose")
