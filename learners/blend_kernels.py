@@ -27,12 +27,15 @@ from numpy.typing import NDArray
 
 from schemas.runs import Float32, Int8, Int32
 
+from .user_kernels import FRESH_WINDOW
+
 N_FEATURES: Final = 8
 N_BUCKETS: Final = 6
 EMPTY: Final = -1
 BLOCKED: Final = -2
-NEVER_AGAIN: Final = 3
-"""The newest items of a history are never listed, not even where seen items may be."""
+NEVER_AGAIN: Final = FRESH_WINDOW
+"""So many newest items of a history are never listed, not even where seen items may be: being
+watched again they would be no target."""
 
 TRANSITIONS: Final = 0
 EMBEDDING: Final = 1

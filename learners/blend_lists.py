@@ -174,7 +174,7 @@ def gather(
         count = add_items(history, count, features, withdrawn, 1.0, work)
     count = add_items(popular.items[0], count, features, withdrawn, 0.0, work)
     take_logs(count, work.x)
-    if len(embedded.matrix):
+    if len(embedded.matrix) and n_history > 0:
         # After the logs: a candidate of the embedding alone has x0..x2 = 0 already.
         count = add_items(embedded.top[i], count, features, withdrawn, 0.0, work)
         add_embedding(i, count, embedded, work)
@@ -268,3 +268,20 @@ def learn_gate(
         clear(count, work)
         set_blocked(work.slot, history[i], n_history, seen[i], exclude_seen, EMPTY)
     return n_learned
+
+
+@njit(nogil=True, cache=True)
+def fill_unseen(tops: Int32, seen: Int32, out: Int32) -> None:
+    """The first items of `tops` that are not in each row of `seen` (B, S), into `out` (B, k)."""
+    for i in range(len(out)):
+        n = 0
+        row = seen[i]
+        for b in tops:
+            if n == out.shape[1]:
+                break
+            is_new = True
+            for p in range(len(row)):
+                is_new = is_new and row[p] != b
+            if is_new:
+                out[i, n] = b
+                n += 1
