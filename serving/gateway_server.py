@@ -15,7 +15,7 @@ _GRACE_S: Final = 5
 _BACKLOG: Final = 512
 
 
-class _Server(uvicorn.Server):
+class GatewayServer(uvicorn.Server):
     """Ends the event streams before it waits for connections to close: they never would."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
@@ -48,7 +48,7 @@ def serve(app: FastAPI, host: str, port: int, *, on_listening: Callable[[str], N
         bound_host, bound_port = listener.getsockname()[:2]
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
         on_listening(f"http://{shown}:{bound_port}")
-        _Server(config, app).run(sockets=[listener])
+        GatewayServer(config, app).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -26,11 +26,10 @@ from schemas.errors import UnavailableError
 from schemas.records import Snapshot
 from schemas.topics import topic_names
 
+from .reader_connect import assign_all, open_consumer
 from .reader_view import Listener, SnapshotView, Subscription
 
 _POLL_MS: Final = 250
-_MAX_POLL_RECORDS: Final = 2_000
-_BOOTSTRAP_MS: Final = 2_000
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0)
 _LAG_EVERY_S: Final = 1.0
 
@@ -199,17 +198,7 @@ class RecommendationsReader:
                 attempt += 1
 
     def _follow(self) -> None:
-        consumer = KafkaConsumer(
-            **{
-                "enable_auto_commit": False,
-                "auto_offset_reset": "earliest",
-                "isolation_level": "read_committed",
-                "max_poll_records": _MAX_POLL_RECORDS,
-                "bootstrap_timeout_ms": _BOOTSTRAP_MS,  # close() waits for an attempt to end
-                **self._config,
-                "group_id": None,
-            }
-        )
+        consumer = open_consumer(self._config)
         try:
             partitions = assign_all(consumer, self.topic)
             self._goal = dict(consumer.end_offsets(partitions))
@@ -238,13 +227,3 @@ class RecommendationsReader:
             self._lag_at = now
             marks = ((consumer.highwater(tp), consumer.position(tp)) for tp in consumer.assignment())
             self._lag = sum(max(0, high - at) for high, at in marks if high is not None)
-
-
-def assign_all(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
-    """Assign every partition of `topic`; KafkaError when there is none (yet)."""
-    numbers = consumer.partitions_for_topic(topic)
-    if not numbers:
-        raise KafkaError(f"topic {topic} does not exist")
-    partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-    consumer.assign(partitions)
-    return partitions

@@ -14,7 +14,7 @@ from kafka.partitioner.default import murmur2
 from schemas.errors import UnavailableError
 from schemas.records import Snapshot
 
-from .reader import assign_all
+from .reader_connect import assign_all, open_consumer
 from .reader_view import SnapshotView
 
 
@@ -42,16 +42,7 @@ def read_latest(config: Mapping[str, Any], topic: str, user_id: str, timeout: fl
     """
     deadline = time.monotonic() + timeout
     try:
-        consumer = KafkaConsumer(
-            **{
-                "enable_auto_commit": False,
-                "auto_offset_reset": "earliest",
-                "isolation_level": "read_committed",
-                "bootstrap_timeout_ms": int(timeout * 1000),
-                **config,
-                "group_id": None,
-            }
-        )
+        consumer = open_consumer({"bootstrap_timeout_ms": int(timeout * 1000), **config})
     except (KafkaError, OSError) as error:
         raise UnavailableError(f"the broker does not answer: {error}") from error
     try:

@@ -20,6 +20,10 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Know nothing and answer at once."""
         self.status = 200
         self.body: bytes | None = None
         self.delay_s = 0.0
