@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import AsyncIterator
 
 import faust
+from faust.types import StreamT
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     counts = {"events": 0, "first": 0.0, "last": 0.0}
 
     @app.agent(topic)
-    async def read(stream: AsyncIterator[bytes]) -> None:
+    async def read(stream: StreamT[bytes]) -> None:
         async for _ in stream:
             if not counts["events"]:
                 counts["first"] = time.monotonic()
@@ -44,7 +44,7 @@ def main() -> None:
             if not counts["events"] % 64:
                 counts["last"] = time.monotonic()
 
-    @app.task
+    @app.task  # type: ignore[untyped-decorator]  # Faust leaves it untyped
     async def end() -> None:
         while not counts["events"]:
             await app.sleep(0.05)

@@ -92,6 +92,13 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[int, Meta(ge=1_024, le=100_000_000)],
         Meta(description="events a partition within which an event_id is recognised again"),
     ] = 1_000_000
+    hash_key: Annotated[
+        str,
+        Meta(
+            pattern="^[0-9a-f]{32}$",
+            description="key of the event_id hashes, 32 hex digits; choose your own where producers are not trusted",
+        ),
+    ] = "7265656c666c6f77206576656e742069"
     session_gap_ms: Annotated[PositiveInt, Meta(description="a pause this long starts a new session")] = (
         1_800_000
     )

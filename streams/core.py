@@ -129,6 +129,7 @@ class WorkerCore:
         self.n_dead: dict[str, int] = {}
         self._sink = sink
         self._clock = clock
+        self._hash_key = int(settings.worker.hash_key, 16)
         self._encoder = SnapshotEncoder(
             self.model.items,
             model_name=settings.worker.model_name,
@@ -254,7 +255,7 @@ class WorkerCore:
             return None
         with self._stage("decode"):
             batch = decode_events(
-                run, users=part.state.users, items=self.model.items, hash_key=self.model.hash_key
+                run, users=part.state.users, items=self.model.items, hash_key=self._hash_key
             )
         for rejected in batch.rejected:
             self._bury_event(part, run, rejected, "decode")
@@ -453,7 +454,8 @@ class WorkerCore:
             now_ms=int(self._clock() * 1000),
         )
 
-    def _unavailable(self) -> np.ndarray:
+    def unavailable(self) -> np.ndarray:
+        """Mask of items that may not be recommended now."""
         return self.model.catalogue.unavailable(int(self._clock() * 1000))
 
     def _observe(self, seconds: np.ndarray, held: np.ndarray) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from learners.drift import DriftMonitor
+from learners.evaluation import PrequentialBoard, rank_of
 from numpy.typing import NDArray
 
 from learners.baselines import lists_with_popular
 from learners.blend import Gate
 from learners.device import resolve_device
-from learners.drift import DriftMonitor
 from learners.embeddings import Embeddings
-from learners.evaluation import PrequentialBoard, rank_of
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
 from learners.tags import TagChain
@@ -33,6 +33,7 @@ from .catalogue import Catalogue
 TOP: Final = 10
 MICRO_BATCH: Final = 128
 BOARD_NAMES: Final = ("reelflow", "popularity", "markov")
+HOUR_MS: Final = 3_600_000
 WATCH: Final = EVENT_TYPES.index("watch")
 POPULARITY_HALF_LIFE: Final = 0
 """The baseline uses the first (shortest) configured half-life."""
@@ -54,10 +55,14 @@ class Model:
         self.users = Interner(capacity=learner.max_users)
         self.catalogue = Catalogue(self.items)
         self.transitions = Transitions(
-            width=learner.transition_width, half_life_ms=learner.transition_half_life_h * 3_600_000
+            learner.transition_width,
+            half_life_ms=learner.transition_half_life_h * HOUR_MS,
+            max_items=learner.max_items,
         )
-        self.markov = FirstOrderMarkov()
-        self.popularity = Popularity(tuple(hours * 3_600_000 for hours in learner.popularity_half_lives_h))
+        self.markov = FirstOrderMarkov(max_items=learner.max_items)
+        self.popularity = Popularity(
+            tuple(hours * HOUR_MS for hours in learner.popularity_half_lives_h), max_items=learner.max_items
+        )
         self.tags = TagChain()
         self.gate = Gate()
         self.embeddings: Embeddings | None = None

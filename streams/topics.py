@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
@@ -15,8 +14,6 @@ from schemas.settings import KafkaSettings
 from schemas.topics import TopicSpec, topic_specs
 
 from .context import kafka_python_config
-
-log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 15.0
 
@@ -50,7 +47,6 @@ def create_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list
             admin.wait_for_topics([spec.name for spec in missing], timeout_ms=int(timeout_s * 1000))
         if differences := _differences(admin, kafka, missing):
             raise TopicError("topics came out different from what is asked for: " + "; ".join(differences))
-    log.info("topics_created", created=len(created), prefix=kafka.prefix, bootstrap=kafka.bootstrap)
     return created
 
 
@@ -67,6 +63,20 @@ def check_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list[
     """
     with _admin(kafka, timeout_s) as admin:
         return _differences(admin, kafka, specs_of(kafka))
+
+
+def partition_counts(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+    """Number of partitions of each of our topics, 0 for one that does not exist.
+
+    Raises
+    ------
+    UnavailableError
+        When no broker answers within `timeout_s`.
+    """
+    specs = specs_of(kafka)
+    with _admin(kafka, timeout_s) as admin:
+        found = _partitions(admin, specs)
+    return {spec.name: len(found.get(spec.name, ())) for spec in specs}
 
 
 def _create(admin: KafkaAdminClient, kafka: KafkaSettings, spec: TopicSpec) -> bool:

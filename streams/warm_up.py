@@ -73,7 +73,7 @@ def warm_up(settings: Settings) -> float:
                 event_id=f"e{i}",
                 user_id=f"u{i % N_USERS}",
                 item_id=f"v{(i * i) % N_ITEMS}",
-                type=EVENT_TYPES[i % 5] if i % 3 else "watch",  # type: ignore[arg-type]
+                type=EVENT_TYPES[i % 5] if i % 3 else "watch",
                 ts_ms=now_ms + i,
                 watch_ms=9_000,
                 duration_ms=10_000,

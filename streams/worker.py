@@ -6,14 +6,13 @@ Learner thread: everything that learns, ranks and produces.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import structlog
-from faust.types import TP
+from faust.types import TP, StreamT
 from mode import Service
 from prometheus_client import CollectorRegistry
 
@@ -29,7 +28,7 @@ from .core import WorkerCore
 from .faust_app import ReelflowApp, build_app, run_app
 from .learner_thread import LearnerThread
 from .sinks import KafkaSink
-from .topics import describe_topics
+from .topics import partition_counts
 from .transport import commit
 from .warm_up import warm_up
 from .worker_port import WorkerPort
@@ -50,7 +49,7 @@ class NotAloneError(ReelflowError):
     """
 
 
-class WorkerService(Service):  # type: ignore[misc]
+class WorkerService(Service):
     """Runs the learner thread, the HTTP port, commits and the watchdog beside Faust."""
 
     def __init__(self, settings: Settings, core: WorkerCore, **kwargs: Any) -> None:
@@ -135,7 +134,7 @@ class WorkerService(Service):  # type: ignore[misc]
         while not self.should_stop:
             await self.sleep(COMMIT_EVERY_S)
             self.core.metrics.queue_runs.set(self.thread.waiting)
-            if not self.should_stop and self.thread.alive:
+            if self.thread.alive:
                 await self._commit()
 
     @Service.task
@@ -145,12 +144,14 @@ class WorkerService(Service):  # type: ignore[misc]
             await self.sleep(WATCH_EVERY_S)
             if self.thread.busy_s() > limit:
                 await self.crash(
-                    StateError(f"the learner thread has been busy for more than {limit} s (worker.stuck_after_s)")
+                    StateError(
+                        f"the learner thread has been busy for more than {limit} s (worker.stuck_after_s)"
+                    )
                 )
 
     async def _commit(self) -> None:
         app = self._app
-        if app is None or app.consumer is None:
+        if app is None:
             return
         ends = {tp: end for tp in app.consumer.assignment() if (end := app.consumer.highwater(tp))}
 
@@ -183,7 +184,7 @@ class WorkerService(Service):  # type: ignore[misc]
             log.error("drain_incomplete", seconds=DRAIN_S)
             return
         app = self._app
-        if app is not None and app.consumer is not None:
+        if app is not None:
             assigned = app.consumer.assignment()
             safe = {
                 TP(topic, partition): offset
@@ -233,7 +234,7 @@ def run_worker(settings: Settings) -> NoReturn:
 def _read(app: ReelflowApp, topic: str, options: BatchOptions, thread: LearnerThread) -> None:
     """An agent that hands the runs of `topic` to the learner thread."""
 
-    async def agent(stream: AsyncIterator[RecordRun]) -> None:
+    async def agent(stream: StreamT[RecordRun]) -> None:
         async for run in stream:
             await thread.submit(run)
 
@@ -241,13 +242,12 @@ def _read(app: ReelflowApp, topic: str, options: BatchOptions, thread: LearnerTh
 
 
 def _check_topics(settings: Settings) -> None:
-    found = describe_topics(settings.kafka)
-    problems = []
-    for name, (partitions, wanted) in found.items():
-        if partitions is None:
-            problems.append(f"{name} does not exist")
-        elif partitions != wanted:
-            problems.append(f"{name} has {partitions} partitions, kafka.partitions says {wanted}")
+    wanted = settings.kafka.partitions
+    problems = [
+        f"{name} has {n} partitions, kafka.partitions says {wanted}" if n else f"{name} does not exist"
+        for name, n in partition_counts(settings.kafka).items()
+        if n != wanted
+    ]
     if problems:
         raise TopicError("; ".join(problems) + "; create topics with `reelflow topics create`")
 

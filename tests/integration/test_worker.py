@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from jsonschema import Draft202012Validator
-from streams.broker import LocalBroker
 
 from schemas.codec import encode_event, encode_item
 from schemas.hashing import partition_of
 from schemas.records import Event, Item
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
+from streams.broker import LocalBroker
 from streams.context import confluent_config
 from streams.processes import http_text
 from tests.broken_events import BROKEN
@@ -70,7 +70,9 @@ def read_all(bootstrap: str, topic: str) -> list[Any]:
                 assert message is not None, f"{topic}[{partition}] gave nothing at {position}"
                 assert message.error() is None, message.error()
                 messages.append(message)
-                position = message.offset() + 1
+                offset = message.offset()
+                assert offset is not None
+                position = offset + 1
         return messages
     finally:
         consumer.close()
@@ -79,7 +81,10 @@ def read_all(bootstrap: str, topic: str) -> list[Any]:
 def snapshots_by_user(bootstrap: str, prefix: str) -> dict[str, dict[str, Any]]:
     found = {}
     for message in read_all(bootstrap, topic_names(prefix).recommendations):
-        found[message.key().decode()] = json.loads(message.value())
+        key, value = message.key(), message.value()
+        assert key is not None
+        assert value is not None
+        found[key.decode()] = json.loads(value)
     return found
 
 
@@ -159,22 +164,18 @@ def test_snapshots_follow_the_published_contract(
     worker: RunningWorker, broker: LocalBroker, topics: str
 ) -> None:
     """A kafka-python consumer that knows the AsyncAPI document and nothing else of ours."""
-    import yaml
     from kafka import KafkaConsumer
     from kafka import TopicPartition as Place
 
-    document = yaml.safe_load(
-        (Path(__file__).parents[2] / "docs" / "contracts" / "asyncapi.yaml").read_text()
-    )
+    contracts = Path(__file__).parents[2] / "docs" / "contracts"
+    document = json.loads((contracts / "asyncapi.json").read_text())
     address = next(
         channel["address"]
         for channel in document["channels"].values()
         if "recommendations" in channel["address"]
     )
     topic = address.replace("reelflow.", f"{topics}.", 1)
-    schema = json.loads(
-        (Path(__file__).parents[2] / "docs" / "contracts" / "snapshot.schema.json").read_text()
-    )
+    schema = json.loads((contracts / "snapshot.schema.json").read_text())
     validator = Draft202012Validator(schema)
     names = topic_names(topics)
     out = producer(broker.bootstrap)
@@ -197,6 +198,8 @@ def test_snapshots_follow_the_published_contract(
             assert time.monotonic() < deadline, {u: known.get(u, {}).get("knows") for u in users}
             for records in consumer.poll(timeout_ms=200).values():
                 for record in records:
+                    assert record.key is not None
+                    assert record.value is not None
                     value = json.loads(record.value)
                     assert not list(validator.iter_errors(value))
                     assert record.key.decode() == value["user_id"]

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from serving.gateway_metrics import GatewayMetrics
 from serving.metrics import WorkerMetrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -53,11 +54,7 @@ def test_every_metric_named_exists(file: str) -> None:
     used = used_names((DEPLOY / file).read_text())
     gateway = {name for name in used if name.startswith("reelflow_gateway_")}
     assert used - gateway <= worker_metric_names()
-    from serving.gateway_metrics import GatewayMetrics
-
-    registry = CollectorRegistry()
-    GatewayMetrics(registry)
-    text = generate_latest(registry).decode()
+    text = generate_latest(GatewayMetrics().registry).decode()
     assert gateway <= set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
 
 
