@@ -20,10 +20,12 @@ from schemas.errors import ContractError, SourceError
 
 from .source import NO_TIME_MS, Record, Times, item_record, withdrawal_record
 
+_ABSENT = Raw()  # no JSON value is empty
+
 
 class _Line(Struct):
-    event: Raw | None = None
-    item: Raw | None = None
+    event: Raw = _ABSENT
+    item: Raw = _ABSENT
     withdraw: str | None = None
 
 
@@ -104,9 +106,9 @@ class NativeSource:
             raise SourceError(f"{self._path}, line {number}: {error}") from error
         if envelope.withdraw is not None:
             return withdrawal_record(envelope.withdraw, last_ts_ms)
-        if envelope.item is not None:
-            return _item(self._path, number, bytes(envelope.item))._replace(ts_ms=last_ts_ms)
-        value = line if envelope.event is None else bytes(envelope.event)
+        if item := bytes(envelope.item):
+            return _item(self._path, number, item)._replace(ts_ms=last_ts_ms)
+        value = bytes(envelope.event) or line
         try:
             event = EVENTS.decode(value)
         except ContractError as error:
@@ -123,7 +125,7 @@ def _catalogue_record(file: Path, number: int, line: bytes) -> Record:
         raise SourceError(f"{file}, line {number}: {error}") from error
     if envelope.withdraw is not None:
         return withdrawal_record(envelope.withdraw, NO_TIME_MS)
-    return _item(file, number, line if envelope.item is None else bytes(envelope.item))
+    return _item(file, number, bytes(envelope.item) or line)
 
 
 def _item(file: Path, number: int, value: bytes) -> Record:
