@@ -5,13 +5,16 @@ Forward, for row b with history h_b1..h_bH (padding masked), target t_b and user
     w_bj  = exp(a_j) / sum_{j' valid} exp(a_j')
     x_b   = [e_last ; sum_j w_bj e_{h_bj}]                 (2d)
     f_b   = A x_b + p_{u_b}                                (d)
-    s_bc  = f_b . e_c + log m_c - log n_c                  c among the candidates
-    loss  = sum_b omega_b (logsumexp_c s_bc - s_b,t_b)  +  sum_i v_i softplus(f_i . e_i)
+    s_bc  = f_b . e_c + log m_c - log n_c                  c among the distinct negatives but t_b
+    s_bt  = f_b . e_t - log n_t
+    loss  = sum_b omega_b (log(exp(s_bt) + sum_c exp(s_bc)) - s_bt)
+          + sum_i v_i softplus(f_i . e_i)
 
-The candidates are the distinct targets and negatives of the step; m_c says how often c is among
-them and n_c how often it was to be expected (logQ correction, the same as keeping duplicates). In
-the row whose target c is, m_c = 1: its other copies are accidental hits. The second sum runs over
-ignored impressions, skips and dislikes.
+m_c says how often c was drawn and n_c how often that was to be expected (logQ correction, the same
+as keeping duplicates). A negative that is the row's target is an accidental hit and left out. The
+second sum runs over ignored impressions, skips and dislikes. Targets of other rows are no
+negatives here: with them, R@20 on movietweetings fell from .315 to .298 (they stand for what is
+popular right now, which is worth learning).
 
 Every array here is as large as the step, never as the table: rows are gathered before and
 scattered after. The pooling has a compiled form for the CPU and a tensor form for the GPU.
@@ -34,16 +37,18 @@ _REDUCE: Final = {"reassoc", "contract", "nsz"}
 class StepInput(NamedTuple):
     """Index arrays of one step; items and users are numbered within it.
 
-    The first C of the R item rows are the candidates; the first P of the B rows have targets.
+    The first C of the R item rows are the negatives drawn; the first P of the B rows have targets.
     """
 
     history: Tensor  # (B, H) int32 item rows, -1 padded, oldest first
     user: Tensor  # (B,) int32 user rows, none of them padding
-    target: Tensor  # (P,) int64 candidate columns
     weight: Tensor  # (B,) float32: omega for targets, v for real negatives
-    negative: Tensor  # (B - P,) int32 item rows of the real negatives
-    correction: Tensor  # (C,) float32 log m_c - log n_c
+    target: Tensor  # (P,) int32 item rows
     target_correction: Tensor  # (P,) float32 -log n_t
+    correction: Tensor  # (C,) float32 log m_c - log n_c
+    hit_rows: Tensor  # (K,) int64 rows and
+    hit_columns: Tensor  # (K,) int64 columns of accidental hits
+    negative: Tensor  # (B - P,) int32 item rows of the real negatives
 
 
 class StepGradients(NamedTuple):
@@ -92,9 +97,9 @@ def gradients(step: StepInput, items: Tensor, users: Tensor, mixing: Tensor, pos
     """Loss and gradients of one step at `items` (R, d) and `users` (U, d), its gathered rows."""
     n_targets = len(step.target)
     f, x, w = encode(items, step.history, positions, mixing, users, step.user)  # (B, d), (B, 2d), (B, H)
-    d_items, d_f = torch.zeros_like(items), torch.empty_like(f)
+    d_items, d_f = torch.zeros_like(items), torch.zeros_like(f)
     loss = torch.zeros((), device=f.device)
-    if n_targets:
+    if n_targets and len(step.correction):
         loss += _softmax_part(step, items, f[:n_targets], d_items, d_f[:n_targets])
     if len(step.negative):
         loss += _logistic_part(step, items, f[n_targets:], d_items, d_f[n_targets:])
@@ -113,20 +118,22 @@ def gradients(step: StepInput, items: Tensor, users: Tensor, mixing: Tensor, pos
 
 
 def _softmax_part(step: StepInput, items: Tensor, f: Tensor, d_items: Tensor, d_f: Tensor) -> Tensor:
-    candidates = items[: len(step.correction)]  # (C, d)
-    omega = step.weight[: len(f), None]  # (P, 1)
-    target = step.target[:, None]
-    scores = torch.addmm(step.correction, f, candidates.T)  # (P, C)
-    own = scores.gather(1, target)
-    own += step.target_correction[:, None] - step.correction[target]
-    scores.scatter_(1, target, own)
-    log_z = torch.logsumexp(scores, dim=1, keepdim=True)  # (P, 1)
-    loss = torch.sum(omega * (log_z - own))
-    slope = scores.sub_(log_z).exp_().mul_(omega)  # (P, C), d loss / d scores
-    slope.scatter_add_(1, target, -omega)
-    torch.mm(slope.T, f, out=d_items[: len(candidates)])
-    torch.mm(slope, candidates, out=d_f)
-    return loss
+    negatives = items[: len(step.correction)]  # (C, d)
+    e = items.index_select(0, step.target)  # (P, d)
+    omega = step.weight[: len(f)]  # (P,)
+    own = (f * e).sum(1) + step.target_correction  # (P,)
+    scores = torch.addmm(step.correction, f, negatives.T)  # (P, C)
+    scores[step.hit_rows, step.hit_columns] = -torch.inf
+    top = torch.maximum(scores.amax(1), own)
+    own -= top
+    scores.sub_(top[:, None]).exp_()
+    total = scores.sum(1) + own.exp()
+    slope = scores.mul_((omega / total)[:, None])  # d loss / d scores
+    d_own = omega * (own.exp() / total - 1.0)  # (P,)
+    torch.mm(slope.T, f, out=d_items[: len(negatives)])
+    torch.addmm(d_own[:, None] * e, slope, negatives, out=d_f)
+    _scatter(d_items, step.target, d_own[:, None] * f)
+    return torch.dot(omega, total.log() - own)
 
 
 def _logistic_part(step: StepInput, items: Tensor, f: Tensor, d_items: Tensor, d_f: Tensor) -> Tensor:

@@ -78,9 +78,9 @@ class NegativeSampler:
         return out
 
     def shares(self, items: Int32) -> Float64:
-        """q of `items` (N,); 0 for an item never counted."""
-        total = max(int(self._tree[-1]), 1)
-        shares: Float64 = np.rint(_SCALE * np.sqrt(self.counts[items].astype(np.float64))) / total
+        """q of `items` (N,); one never counted stands as if counted once."""
+        total = max(float(self._tree[-1]), _SCALE)
+        shares: Float64 = _SCALE * np.sqrt(np.maximum(self.counts[items], 1)) / total
         return shares
 
 
