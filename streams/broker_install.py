@@ -210,4 +210,4 @@ def write_checksums(target: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(write_checksums(Path(__file__).with_name(CHECKSUMS)), "jars")  # noqa: T201 - a maintainer's tool
+    print(write_checksums(Path(__file__).with_name(CHECKSUMS)), "jars")

@@ -9,7 +9,7 @@ from typing import Any
 from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
-from schemas.errors import TopicError, UnavailableError
+from schemas.errors import ConfigurationError, TopicError, UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import TopicSpec, topic_specs
 
@@ -140,13 +140,17 @@ def _count(n: int, noun: str) -> str:
 @contextmanager
 def _admin(kafka: KafkaSettings, timeout_s: float) -> Iterator[KafkaAdminClient]:
     limit_ms = int(timeout_s * 1000)
-    unavailable = f"no broker answers at {kafka.bootstrap} (waited {timeout_s:g} s)"
+    limits = {"bootstrap_timeout_ms": limit_ms, "request_timeout_ms": limit_ms}
     try:
-        with KafkaAdminClient(
-            **kafka_python_config(kafka), bootstrap_timeout_ms=limit_ms, request_timeout_ms=limit_ms
-        ) as admin:
+        try:
+            client = KafkaAdminClient(**kafka_python_config(kafka), **limits)
+        except ValueError as error:  # a port that is not a number
+            raise ConfigurationError("kafka.bootstrap", f"{kafka.bootstrap!r}: {error}") from None
+        with client as admin:
             yield admin
     except RetriableError as error:
-        raise UnavailableError(f"{unavailable}: {error}") from None
+        raise UnavailableError(
+            f"no broker answers at {kafka.bootstrap} (waited {timeout_s:g} s): {error}"
+        ) from None
     except KafkaError as error:
         raise TopicError(f"the broker at {kafka.bootstrap} refused: {error}") from None
