@@ -58,7 +58,7 @@ class Gate:
 
     @property
     def weights(self) -> Float32:
-        """theta by bucket: (N_BUCKETS, N_FEATURES), a copy."""
+        """By bucket, shared + own: (N_BUCKETS, N_FEATURES), a copy."""
         weights: Float32 = self._shared + self._own
         return weights
 

@@ -108,7 +108,7 @@ class Lists(NamedTuple):
 
 
 @njit(nogil=True, cache=True, inline="always")
-def log32(x: float) -> float:
+def log32(x: np.float32) -> np.float32:
     """Natural logarithm of a positive, normal float32; log32(1) is exactly 0."""
     bits = np.float32(x).view(np.int32)
     exponent = np.float32(np.int32(bits >> 23) - 127)
@@ -122,7 +122,7 @@ def log32(x: float) -> float:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def exp32(x: float) -> float:
+def exp32(x: np.float32) -> np.float32:
     """Exponential of a float32 below 80; arguments below -80 count as -80."""
     y = max(np.float32(x), np.float32(-80.0)) * np.float32(1.44269504)
     whole = np.floor(y)
@@ -297,7 +297,7 @@ def take_logs(count: int, x: Float32) -> None:
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def dot(a: Float32, b: Float32) -> float:
+def dot(a: Float32, b: Float32) -> np.float32:
     """Inner product of two rows."""
     total = np.float32(0.0)
     for i in range(len(a)):
@@ -326,7 +326,7 @@ def add_embedding(i: int, count: int, embedded: Embedded, work: Work) -> None:
 
 @njit(nogil=True, cache=True)
 def score_candidates(count: int, weights: Float32, with_embedding: bool, work: Work) -> None:
-    """score = weights . x for the first `count` candidates."""
+    """Scores: weights . x for the first `count` candidates."""
     x, score = work.x, work.score
     for c in range(count):
         score[c] = (
@@ -343,9 +343,8 @@ def score_candidates(count: int, weights: Float32, with_embedding: bool, work: W
 
 
 @njit(nogil=True, cache=True)
-def softmax_mass(count: int, peak: float, score: Float32, mass: Float32) -> float:
-    """mass = exp(score - peak), and its sum."""
-    peak = np.float32(peak)
+def softmax_mass(count: int, peak: np.float32, score: Float32, mass: Float32) -> np.float32:
+    """Fill in mass = exp(score - peak), return its sum."""
     for c in range(count):
         mass[c] = exp32(score[c] - peak)
     total = np.float32(0.0)
@@ -402,7 +401,7 @@ def select_best(count: int, k: int, work: Work) -> int:
             bound = min(bound, short_scores[j] if above[j] < k else bound)
         for c in range(count):
             short[m] = c
-            m += np.int64(score[c] >= bound)
+            m += 1 if score[c] >= bound else 0
         for j in range(m):
             short_scores[j] = score[short[j]]
     count_above(m, short_scores, above)
@@ -419,7 +418,7 @@ def select_best(count: int, k: int, work: Work) -> int:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def push(item: int, score: float, n: int, k: int, top_items: Int32, top_scores: Float32) -> int:
+def push(item: int, score: np.float32, n: int, k: int, top_items: Int32, top_scores: Float32) -> int:
     """Insert into the best `k` so far, `n` of them; of equal scores the first to come stays ahead."""
     if n < k:
         p = n

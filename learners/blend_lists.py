@@ -34,8 +34,8 @@ from .blend_kernels import (
     follow_rows,
     length_of,
     push,
-    select_best,
     score_candidates,
+    select_best,
     set_blocked,
     softmax_mass,
     strongest,
@@ -47,9 +47,9 @@ _RATE = np.float32(0.05)
 
 
 @njit(nogil=True, cache=True)
-def clipped(p: float) -> np.float32:
+def clipped(p: np.float32) -> np.float32:
     """Into the open interval that four decimals can tell from 0 and 1."""
-    return min(max(np.float32(p), _RELEVANCE_FLOOR), np.float32(1.0) - _RELEVANCE_FLOOR)
+    return min(max(p, _RELEVANCE_FLOOR), np.float32(1.0) - _RELEVANCE_FLOOR)
 
 
 @njit(nogil=True, cache=True)
@@ -207,7 +207,7 @@ def rank_full(
         n = select_best(count, k, work)
         for p in range(n):
             z = work.logit[work.slot[work.top_items[p]]]
-            out.relevance[i, p] = clipped(1.0 / (1.0 + np.exp(-np.float64(z))))
+            out.relevance[i, p] = clipped(np.float32(1.0 / (1.0 + np.exp(-np.float64(z)))))
         write_list(i, n, history[i], n_history, rows, w, popular.uniform, True, work, out)
         clear(count, work)
         set_blocked(work.slot, history[i], n_history, seen[i], exclude_seen, EMPTY)

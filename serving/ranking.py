@@ -16,7 +16,17 @@ import numpy as np
 from msgspec import Struct
 
 from learners.blend import POPULAR_CANDIDATES, Gate, make_work, prepare_popular, rescored, without_embeddings
-from learners.blend_kernels import EMBEDDING, POPULARITY, TRANSITIONS, Bools, Embedded, Lists, Popular, Rows, Work
+from learners.blend_kernels import (
+    EMBEDDING,
+    POPULARITY,
+    TRANSITIONS,
+    Bools,
+    Embedded,
+    Lists,
+    Popular,
+    Rows,
+    Work,
+)
 from learners.blend_lists import fill_unseen, rank_full, rank_sparse
 from schemas.learner import Contexts
 from schemas.runs import Float32, Int8, Int32
@@ -39,6 +49,7 @@ EMBEDDING_CANDIDATES: Final = 100
 ALWAYS_PREPARED: Final = 64
 """Calls in the beginning for which popularity is always prepared anew."""
 
+NEIGHBOURS: Final = 100
 HALF_MOVES: Final = 0.05
 """Share of moves to an item at which similarity by transitions is one half."""
 
@@ -93,6 +104,8 @@ class Ranker:
         self._tops: Int32 = np.zeros(0, dtype=np.int32)
         self._n_prepared = 0
         self._work: Work | None = None
+        self._ranked_contexts: Contexts | None = None
+        self._ranked_embedded: Embedded | None = None
 
     def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools) -> Ranked:
         """Lists of B users.
@@ -122,7 +135,8 @@ class Ranker:
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
         everyone: Int32 = np.arange(n, dtype=np.int32)
-        embedded = self._embedded(contexts, k)
+        embedded = self._embedded(contexts)
+        self._ranked_contexts, self._ranked_embedded = contexts, embedded
         if embedded is None:
             sparse = everyone
         else:
@@ -149,6 +163,8 @@ class Ranker:
     ) -> int:
         """Teach the gate from what was watched next; call it before the other learners learn.
 
+        Given the very `contexts` object that was ranked last, it reuses the embedding's part.
+
         Parameters
         ----------
         contexts : Contexts
@@ -166,28 +182,34 @@ class Ranker:
         int
             Targets that were among their candidates, from which it learned.
         """
-        rows_left = self._gate.take_turns(np.flatnonzero(targets >= 0).astype(np.int32), every)
-        if not len(rows_left):
+        turn = self._gate.take_turns(np.flatnonzero(targets >= 0).astype(np.int32), every)
+        if not len(turn):
             return 0
-        history = np.ascontiguousarray(contexts.history[rows_left])
-        chosen = Contexts(users=contexts.users[rows_left], history=history, now_ms=contexts.now_ms)
-        n = len(rows_left)
-        popular, _ = self._prepared()
-        embedded = self._embedded(chosen, self._list_size)
-        rows = self._rows()
+        if contexts is self._ranked_contexts:
+            embedded = self._ranked_embedded
+        else:
+            contexts = Contexts(
+                users=contexts.users[turn], history=contexts.history[turn], now_ms=contexts.now_ms
+            )
+            targets = targets[turn]
+            seen = None if seen is None else seen[turn]
+            turn = np.arange(len(turn), dtype=np.int32)
+            embedded = self._embedded(contexts)
+        history = np.ascontiguousarray(contexts.history)
         unavailable = np.zeros(0, dtype=np.bool_) if withdrawn is None else withdrawn
-        work = self._work_for(rows, popular, history, len(unavailable))
+        popular, _ = self._prepared()
+        rows = self._rows()
         return self._gate.learn(
-            np.arange(n, dtype=np.int32),
-            targets[rows_left],
+            turn,
+            np.ascontiguousarray(targets, dtype=np.int32),
             history,
-            np.zeros((n, 0), dtype=np.int32) if seen is None else seen[rows_left],
+            np.zeros((len(history), 0), dtype=np.int32) if seen is None else np.ascontiguousarray(seen),
             unavailable,
             self._exclude_seen,
             rows,
             popular,
             without_embeddings() if embedded is None else embedded,
-            work,
+            self._work_for(rows, popular, history, len(unavailable)),
         )
 
     def rank_popularity(
@@ -210,28 +232,21 @@ class Ranker:
         """At most `k` items near an item, and their similarity in (0, 1), best first.
 
         ``1 - (1 - t) (1 - max(cos, 0))`` with t = m / (m + 0.05): m is the share of moves between
-        the two, both ways, as the item's transition row has it, cos the cosine of their vectors
-        (both must have been a target).
+        the two, both ways, as the item's transition row has it, cos the cosine of their vectors.
         """
-        none: tuple[Int32, Float32] = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-        if item < 0 or k < 1:
-            return none
-        by_moves, moves = self._transitions.neighbours(item, 4 * k + 100)
-        n = max(item, int(by_moves.max(initial=-1))) + 1
-        cosines = np.zeros(n, dtype=np.float64)
-        if self._embeddings is not None and item < self._embeddings.n_items and self._embeddings.support[item]:
-            matrix, support = self._embeddings.item_matrix(), self._embeddings.support
-            norms = np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
-            near = (matrix @ matrix[item]) / np.maximum(norms * norms[item], 1e-12)
-            cosines = np.zeros(max(n, len(near)), dtype=np.float64)
-            cosines[: len(near)] = np.where(support[: len(near)] > 0, np.maximum(near, 0.0), 0.0)
-        similarity = cosines
-        t = moves / (moves + HALF_MOVES)
-        similarity[by_moves] = 1.0 - (1.0 - t) * (1.0 - cosines[by_moves])
-        similarity[item] = 0.0
-        best = np.argsort(-similarity, kind="stable")[:k].astype(np.int32)
+        n = 4 * k + NEIGHBOURS
+        by_moves, moves = self._transitions.neighbours(item, n)
+        near: tuple[Int32, Float32] = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+        if self._embeddings is not None and item < self._embeddings.n_items:
+            near = self._embeddings.similar(item, n)
+        items = np.union1d(by_moves, near[0]).astype(np.int32)
+        t, cosine = np.zeros(len(items)), np.zeros(len(items))
+        t[np.searchsorted(items, by_moves)] = moves / (moves + HALF_MOVES)
+        cosine[np.searchsorted(items, near[0])] = np.maximum(near[1], 0.0)
+        similarity = 1.0 - (1.0 - t) * (1.0 - cosine)
+        best = np.argsort(-similarity, kind="stable")[:k]
         best = best[similarity[best] > 0.0]
-        return best, np.clip(similarity[best], 1e-4, 1.0 - 1e-4).astype(np.float32)
+        return items[best], np.clip(similarity[best], 1e-4, 1.0 - 1e-4).astype(np.float32)
 
     def _prepared(self) -> tuple[Popular, Float32]:
         """Popularity as the kernels want it, and the gate's weights.
@@ -258,7 +273,7 @@ class Ranker:
         view = self._transitions.view()
         return Rows(view.nbr, view.w, view.rowsum, view.gammas, view.kappa, view.scale, self._n_last)
 
-    def _embedded(self, contexts: Contexts, k: int) -> Embedded | None:
+    def _embedded(self, contexts: Contexts) -> Embedded | None:
         """The embedding's part, None where it has learned nothing yet."""
         embeddings = self._embeddings
         if embeddings is None:
@@ -268,13 +283,13 @@ class Ranker:
         if not n_supported:
             return None
         vectors = embeddings.user_vectors(contexts)
-        top = embeddings.top_items(vectors, EMBEDDING_CANDIDATES, embeddings.n_items)
+        nearest = embeddings.ranked(vectors, EMBEDDING_CANDIDATES, embeddings.n_items)
         return Embedded(
             vectors=vectors,
             matrix=embeddings.item_matrix(),
             support=support,
-            top=top.items,
-            log_z=top.log_z,
+            top=nearest.items,
+            log_z=nearest.log_z,
             log_n=float(np.log(n_supported)),
         )
 

@@ -105,13 +105,13 @@ def put(out: UInt8, p: int, data: UInt8, start: int, end: int) -> int:
 def put_number(out: UInt8, p: int, value: int, digits: UInt8) -> int:
     """Decimal digits of a number that is not negative."""
     n = 0
-    value = np.uint64(value)
+    left = np.uint64(value)
     while True:
-        rest = value // np.uint64(10)
-        digits[n] = np.uint8(ZERO + value - rest * np.uint64(10))
+        rest = left // np.uint64(10)
+        digits[n] = np.uint8(ZERO + left - rest * np.uint64(10))
         n += 1
-        value = rest
-        if value == np.uint64(0):
+        left = rest
+        if left == np.uint64(0):
             break
     for j in range(n):
         out[p + j] = digits[n - 1 - j]
@@ -169,8 +169,7 @@ def write_snapshots(
             p = put(out, p, td, te[ITEM], te[ITEM + 1])
             p = put(out, p, idd, ide[b], ide[b + 1])
             p = put(out, p, td, te[SCORE], te[SCORE + 1])
-            score = np.int64(relevance[i, j] * np.float64(10000.0) + 0.5)
-            score = min(max(score, 1), 9999)
+            score = min(max(int(relevance[i, j] * np.float64(10000.0) + 0.5), 1), 9999)
             out[p] = ZERO + score // 1000
             out[p + 1] = ZERO + score // 100 % 10
             out[p + 2] = ZERO + score // 10 % 10

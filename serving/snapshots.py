@@ -7,6 +7,7 @@ code costs 2 to 3. Ids are escaped by msgspec, once an item.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -165,12 +166,13 @@ class SnapshotEncoder:
         bounds = np.empty(n + 1, dtype=np.int64)
         lists = ListColumns(ranked.items, ranked.relevance, ranked.sources, ranked.reasons)
         write_snapshots(
-            self._out, bounds, texts, ids, users, events, lists, offsets, ts_ms, fallbacks, self._next_sequence
-        )
+            self._out, bounds, texts, ids, users, events, lists, offsets, ts_ms, fallbacks,
+            self._next_sequence,
+        )  # fmt: skip
         self._next_sequence += n
         places = bounds.tolist()
         view = self._out.data
-        return [view[a:b].tobytes() for a, b in zip(places[:-1], places[1:], strict=True)]
+        return [view[a:b].tobytes() for a, b in pairwise(places)]
 
     def _check(
         self, n: int, ranked: Ranked, offsets: Int64, event_ids: Sequence[str], ts_ms: Int64, fallbacks: Int8
@@ -188,11 +190,11 @@ class SnapshotEncoder:
 
     def _texts(self, partition: int, generated_at_ms: int, epoch: int, sequence: int) -> Fragments:
         """What is the same in all snapshots of a call, in the order of the kernel's constants."""
+        knows = f'"knows":{{"partition":{partition},"offset":'
         texts = [
             '{"schema_version":1,"snapshot_id":"',
             '","user_id":"',
-            f'","generated_at_ms":{generated_at_ms},"ttl_ms":{self._ttl_ms},'
-            f'"knows":{{"partition":{partition},"offset":',
+            f'","generated_at_ms":{generated_at_ms},"ttl_ms":{self._ttl_ms},{knows}',
             ',"event_id":"',
             '","ts_ms":',
             f'}},"model":{{"name":{self._model_name},"epoch":{epoch},"sequence":{sequence}}},"fallback":',
