@@ -31,11 +31,10 @@ BATCH = 128
 
 def load(folder: Path) -> tuple[Int32, Int32, Int64]:
     """Users and items numbered by first appearance, and times in ms; sorted by time."""
-    for name, separator in (("u.data.gz", "\t"), ("ratings.dat.gz", "::")):
-        path = folder / name
-        if path.exists():
-            break
-    else:
+    path, separator = folder / "u.data.gz", "\t"
+    if not path.exists():
+        path, separator = folder / "ratings.dat.gz", "::"
+    if not path.exists():
         raise SystemExit(f"error: {folder} has neither u.data.gz nor ratings.dat.gz")
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [line.rstrip("\n").split(separator) for line in lines]

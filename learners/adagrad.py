@@ -37,7 +37,9 @@ class RowTable:
         Gives the initial value of a row from its number, so that growth order does not matter.
     """
 
-    def __init__(self, dim: int, device: torch.device, initial: Initial, *, rate: float, floor: float) -> None:
+    def __init__(
+        self, dim: int, device: torch.device, initial: Initial, *, rate: float, floor: float
+    ) -> None:
         self._initial = initial
         self._rate = rate
         self._floor = floor
@@ -73,8 +75,8 @@ class RowTable:
     def load(self, values: Float32, squares: Float32) -> None:
         """Become these rows; what is given is copied."""
         device = self.values.device
-        self.values = torch.from_numpy(values.copy()).to(device)
-        self.squares = torch.from_numpy(squares.copy()).to(device)
+        self.values = torch.from_numpy(values).to(device, copy=True)
+        self.squares = torch.from_numpy(squares).to(device, copy=True)
 
 
 class DenseParameter:
@@ -94,18 +96,25 @@ class DenseParameter:
     def load(self, value: Float32, squares: Float32) -> None:
         """Become this value; what is given is copied."""
         device = self.value.device
-        self.value = torch.from_numpy(value.copy()).to(device)
-        self.squares = torch.from_numpy(squares.copy()).to(device)
+        self.value = torch.from_numpy(value).to(device, copy=True)
+        self.squares = torch.from_numpy(squares).to(device, copy=True)
 
 
 def row_norms(gradient: Tensor) -> Tensor:
     """Mean of squares of each row of (R, d): (R,)."""
-    return torch.linalg.vector_norm(gradient, dim=1).square_().div_(gradient.shape[1])
+    norms: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+    return norms.square_().div_(gradient.shape[1])
 
 
 @njit(nogil=True, cache=True)
 def _apply_rows(
-    values: Float32, squares: Float32, rows: Int32, gradient: Float32, norms: Float32, rate: float, floor: float
+    values: Float32,
+    squares: Float32,
+    rows: Int32,
+    gradient: Float32,
+    norms: Float32,
+    rate: np.float32,
+    floor: np.float32,
 ) -> None:
     for i in range(len(rows)):
         r = rows[i]

@@ -39,7 +39,7 @@ def resolve_device(name: str) -> torch.device:
         index = device.index or 0
         if index >= torch.cuda.device_count():
             raise ConfigurationError(
-                "learner.device", f"{name!r} is asked for, but there are only {torch.cuda.device_count()} GPUs"
+                "learner.device", f"{name!r} is asked for, but there are {torch.cuda.device_count()} GPUs"
             )
         return torch.device("cuda", index)
     return torch.device("cpu")

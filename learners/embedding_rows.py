@@ -40,11 +40,6 @@ def number_items(drawn: Int32, targets: Int32, real: Int32, history: Int32, plac
     return Numbered(*_number(drawn, targets, real, history, place))
 
 
-def grown_capacity(n: int) -> int:
-    """Smallest power of two that holds `n`, at least 64."""
-    return max(1 << (n - 1).bit_length(), 64)
-
-
 @njit(nogil=True, cache=True)
 def _number(
     drawn: Int32, targets: Int32, real: Int32, history: Int32, place: Int32

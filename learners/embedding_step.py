@@ -93,7 +93,9 @@ def encode(
     return vectors, inputs, weights
 
 
-def gradients(step: StepInput, items: Tensor, users: Tensor, mixing: Tensor, positions: Tensor) -> StepGradients:
+def gradients(
+    step: StepInput, items: Tensor, users: Tensor, mixing: Tensor, positions: Tensor
+) -> StepGradients:
     """Loss and gradients of one step at `items` (R, d) and `users` (U, d), its gathered rows."""
     n_targets = len(step.target)
     f, x, w = encode(items, step.history, positions, mixing, users, step.user)  # (B, d), (B, 2d), (B, H)

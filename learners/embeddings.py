@@ -27,7 +27,6 @@ RecSys 2019 (logQ correction).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
@@ -40,10 +39,11 @@ from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32
 
 from .adagrad import DenseParameter, RowTable, row_norms
-from .embedding_rows import Numbered, gaussian_rows, grown_capacity, number_items
+from .embedding_rows import Numbered, gaussian_rows, number_items
 from .embedding_step import StepGradients, StepInput, encode, gradients
 from .nearest import Ranked, best_items
 from .negatives import Float64, NegativeSampler
+from .state import digest_arrays, grown, taken
 
 MAX_TARGETS: Final = 128
 """Fresh positives of one step: at the same rate, 512 learn too slowly."""
@@ -88,7 +88,8 @@ class Embeddings:
         self._items = RowTable(dim, self._device, self._initial_items, rate=RATE, floor=SQUARES_FLOOR)
         self._users = RowTable(dim, self._device, _zero_rows(dim), rate=RATE, floor=SQUARES_FLOOR)
         eye = torch.eye(dim, device=self._device)
-        self._mixing = DenseParameter(torch.cat([0.5 * eye, eye], dim=1), rate=MIXING_RATE, floor=SQUARES_FLOOR)
+        mixing = torch.cat([0.5 * eye, eye], dim=1)
+        self._mixing = DenseParameter(mixing, rate=MIXING_RATE, floor=SQUARES_FLOOR)
         self._positions = DenseParameter(
             torch.linspace(-3.0, 0.0, history, device=self._device), rate=RATE, floor=SQUARES_FLOOR
         )
@@ -125,16 +126,16 @@ class Embeddings:
         if n_items > self._n_items:
             self._items.ensure(n_items)
             self._sampler.ensure(n_items)
-            self._place = _grown(self._place, n_items, -1)
-            self._dirty_items = _grown(self._dirty_items, n_items, False)
+            self._place = grown(self._place, n_items, -1)
+            self._dirty_items = grown(self._dirty_items, n_items, False)
             if n_items > len(self._closed):
-                more = grown_capacity(n_items) - len(self._closed)
+                more = max(n_items, 2 * len(self._closed)) - len(self._closed)
                 self._closed = torch.cat([self._closed, self._closed.new_full((more,), -torch.inf)])
             self._n_items = n_items
             self._on_host = None
         if n_users > len(self._user_rows):
-            self._user_rows = _grown(self._user_rows, n_users, -1)
-            self._dirty_users = _grown(self._dirty_users, n_users, False)
+            self._user_rows = grown(self._user_rows, n_users, -1)
+            self._dirty_users = grown(self._dirty_users, n_users, False)
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """f_C of `items` (R,) int32 slots as a copy (R, d).
@@ -176,8 +177,9 @@ class Embeddings:
         slots = self._tensor(numbered.slots)
         held = self._rows_of(users)
         found = gradients(
-            step, self.item_vectors(slots), self._gather_users(held), self._mixing.value, self._positions.value
-        )
+            step, self.item_vectors(slots), self._gather_users(held),
+            self._mixing.value, self._positions.value,
+        )  # fmt: skip
         item_norms, user_norms = row_norms(found.items), row_norms(found.users)
         if not _all_finite(found, item_norms, user_norms):
             self._sampler.drawn = drawn_before
@@ -284,7 +286,7 @@ class Embeddings:
         return self._rank(vectors, k, n_items, normalise=True)
 
     def normaliser(self, vectors: Float32, n_items: int) -> Float32:
-        """logsumexp of the logits over all supported items, (B,); log N where there is none."""
+        """Log of the summed exponentials of all supported items' logits, (B,); log N where none is."""
         return self._rank(vectors, 0, n_items, normalise=True).log_z
 
     def _rank(self, vectors: Float32, k: int, n_items: int, *, normalise: bool) -> Ranked:
@@ -362,37 +364,44 @@ class Embeddings:
         Raises
         ------
         StateError
-            The state is of another dimension, history length or seed.
+            An array is missing or malformed, or of another dimension, history length or seed.
         """
-        dim, history, seed, drawn = (int(value) for value in arrays["shape"])
+        none = np.zeros(0, dtype=np.float32)
+        row, slots, wide = np.zeros((0, self._dim), np.float32), np.zeros(0, np.int32), 2 * self._dim
+        dim, history, seed, drawn = taken(arrays, "shape", np.zeros(0, np.int64), rows=4).tolist()
         if (dim, history, seed) != (self._dim, self._history, self._seed):
             raise StateError(
-                f"embeddings of dim {dim}, history {history}, seed {seed} do not fit settings of"
-                f" dim {self._dim}, history {self._history}, seed {self._seed}"
+                f"'shape': embeddings of dim {dim}, history {history}, seed {seed} do not fit settings"
+                f" of dim {self._dim}, history {self._history}, seed {self._seed}"
             )
-        counts, users = arrays["item_counts"], arrays["users"]
-        self._items.load(arrays["item_values"], arrays["item_squares"])
-        self._users.load(arrays["user_values"], arrays["user_squares"])
-        self._mixing.load(arrays["mixing"], arrays["mixing_squares"])
-        self._positions.load(arrays["positions"], arrays["positions_squares"])
+        counts, users = taken(arrays, "item_counts", slots), taken(arrays, "users", slots)
+        n, u = len(counts), len(users)
+        items = taken(arrays, "item_values", row, rows=n), taken(arrays, "item_squares", none, rows=n)
+        user_rows = taken(arrays, "user_values", row, rows=u), taken(arrays, "user_squares", none, rows=u)
+        like = np.zeros((0, wide), np.float32)
+        mixing = taken(arrays, "mixing", like, rows=dim), taken(arrays, "mixing_squares", like, rows=dim)
+        positions = (
+            taken(arrays, "positions", none, rows=history),
+            taken(arrays, "positions_squares", none, rows=history),
+        )
+        self._items.load(*items)
+        self._users.load(*user_rows)
+        self._mixing.load(*mixing)
+        self._positions.load(*positions)
         self._sampler.load(counts, drawn)
-        self._n_items, self._n_user_rows = len(counts), len(users)
-        self._place = np.full(len(counts), -1, dtype=np.int32)
+        self._n_items, self._n_user_rows = n, u
+        self._place = np.full(n, -1, dtype=np.int32)
         self._closed = self._tensor(np.where(counts > 0, 0.0, -np.inf).astype(np.float32))
         self._user_rows = np.full(int(users.max(initial=-1)) + 1, -1, dtype=np.int32)
-        self._user_rows[users] = np.arange(len(users), dtype=np.int32)
+        self._user_rows[users] = np.arange(u, dtype=np.int32)
         self._dirty_items = np.zeros(len(self._place), dtype=np.bool_)
         self._dirty_users = np.zeros(len(self._user_rows), dtype=np.bool_)
         self._dirty_dense = False
         self._on_host = None
 
     def digest(self) -> str:
-        """Hash of the state (hex): BLAKE2b of every array of `snapshot`, names and shapes included."""
-        state = blake2b(digest_size=16)
-        for name, array in sorted(self.snapshot().items()):
-            state.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            state.update(np.ascontiguousarray(array).data)
-        return state.hexdigest()
+        """Hash of `snapshot` (hex)."""
+        return digest_arrays(self.snapshot())
 
     # -- odds and ends ------------------------------------------------------------------------
 
@@ -416,15 +425,6 @@ class Embeddings:
 
 def _zero_rows(dim: int) -> Callable[[int, int], Float32]:
     return lambda first, last: np.zeros((last - first, dim), dtype=np.float32)
-
-
-def _grown(array: NDArray[Any], n: int, fill: int | bool) -> NDArray[Any]:
-    """`array`, or a longer copy that holds n entries."""
-    if n <= len(array):
-        return array
-    grown = np.full(grown_capacity(n), fill, dtype=array.dtype)
-    grown[: len(array)] = array
-    return grown
 
 
 def _host(tensor: Tensor) -> Float32:

@@ -78,14 +78,14 @@ class NegativeSampler:
         return out
 
     def shares(self, items: Int32) -> Float64:
-        """q of `items` (N,); one never counted stands as if counted once."""
+        """Probability q of each of `items` (N,); one never counted stands as if counted once."""
         total = max(float(self._tree[-1]), _SCALE)
         shares: Float64 = _SCALE * np.sqrt(np.maximum(self.counts[items], 1)) / total
         return shares
 
 
 @njit(nogil=True, cache=True)
-def mix64(x: int) -> int:
+def mix64(x: np.uint64) -> np.uint64:
     """SplitMix64: a uint64 scrambled into another, one to one."""
     z = np.uint64(x) + _GAMMA
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
@@ -94,7 +94,7 @@ def mix64(x: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _weight(count: int) -> int:
+def _weight(count: np.int32) -> np.int64:
     return np.int64(np.rint(_SCALE * np.sqrt(np.float64(count))))
 
 
@@ -122,7 +122,7 @@ def _add(counts: Int32, tree: Int64, items: Int32) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _draw(tree: Int64, seed: int, first: int, out: Int32) -> None:
+def _draw(tree: Int64, seed: np.uint64, first: int, out: Int32) -> None:
     n = len(tree) - 1  # a power of two: tree[n] is the total
     total = np.uint64(tree[n])
     key = mix64(seed)

@@ -1,0 +1,16 @@
+class ADWIN:
+    def __init__(
+        self,
+        delta: float = ...,
+        clock: int = ...,
+        max_buckets: int = ...,
+        min_window_length: int = ...,
+        grace_period: int = ...,
+    ) -> None: ...
+    def update(self, x: float) -> None: ...
+    @property
+    def drift_detected(self) -> bool: ...
+    @property
+    def estimation(self) -> float: ...
+    @property
+    def width(self) -> float: ...
