@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -48,7 +50,15 @@ def serve(app: FastAPI, host: str, port: int, *, on_listening: Callable[[str], N
         bound_host, bound_port = listener.getsockname()[:2]
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
         on_listening(f"http://{shown}:{bound_port}")
+        # uvicorn raises the signal that stopped it once more when it is done. A stop that was asked
+        # for is no failure, so what is raised then ends the process with 0.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave)
         GatewayServer(config, app).run(sockets=[listener])
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
