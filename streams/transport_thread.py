@@ -1,0 +1,318 @@
+# ruff: noqa: SLF001 - reaching into aiokafka is what this module is for, and only this one
+"""The consumer thread of the driver: everything that reaches into aiokafka's fetcher.
+
+aiokafka hands out records one object at a time and leaves the group when nobody polls. This
+thread takes what the fetcher holds as runs, waits for data or for room with one future, and
+notices when a position has jumped. What it relies on is private to aiokafka:
+tests/contract/test_faust_aiokafka.py holds every name of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
+from itertools import islice
+from time import monotonic
+from typing import Any, TypeVar
+
+import aiokafka
+import numpy as np
+import structlog
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiokafka_TP
+from faust.types import TP
+
+from schemas.errors import StateError
+from schemas.runs import RecordRun
+
+from .batch_topic import BatchTopic, PartitionStart
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+FETCH_MAX_WAIT_MS = 100
+"""How long the broker holds an empty fetch. A partition that was held back or sought joins the
+next fetch only, so this bounds what it waits; new data is answered at once anyhow."""
+
+ISOLATION = "read_committed"
+COMMIT_ATTEMPTS = 3
+COMMIT_TIMEOUT_S = 5.0
+COMMIT_BACKOFF_S = 0.2
+LOOKUP_BACKOFF_S = 0.5
+
+COMMITTED = object()
+"""Marks a partition that starts at its committed offset."""
+
+
+def _as_is(_tp: object, record: Any) -> Any:
+    return record
+
+
+class RunThread(AIOKafkaConsumerThread):
+    """Reads batch topics as runs and all others as Faust does."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.batches: Mapping[str, BatchTopic] = {}
+        self._expected: dict[TP, int] = {}
+        self._waker: asyncio.Future[None] | None = None
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # The base fixes both of these; the fetcher that reads them is made in consumer.start().
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        consumer._isolation_level = ISOLATION
+        return consumer
+
+    async def run_in_thread(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on this thread's loop, beside the method queue that fetches occupy."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
+
+    # -- waking and the poll timer ------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Let a waiting fetch look again; from any thread."""
+        if not self.thread_loop.is_closed():
+            self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    def touch_poll_timer(self) -> None:
+        """Tell aiokafka that the application lives; from any thread."""
+        if not self.thread_loop.is_closed():
+            self.thread_loop.call_soon_threadsafe(self._touch_poll_timer)
+
+    def _touch_poll_timer(self) -> None:
+        if self._consumer is not None:
+            with self._consumer._subscription.fetch_context():
+                pass
+
+    # -- fetching -----------------------------------------------------------------------------
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - the base's signature
+        max_records: int | None = None,
+    ) -> dict[TP, list[Any]]:
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        subscriptions = fetcher._subscriptions
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        deadline = monotonic() + (timeout or 0.0)
+        with subscriptions.fetch_context():
+            while True:
+                if subscriptions.reassignment_in_progress:
+                    await self._wait(subscriptions.wait_for_assignment(), deadline - monotonic())
+                # A rebalance may have begun meanwhile: what is taken now would be dropped later.
+                if fetcher._closed or not self._flowing():
+                    return {}
+                records = self._take(fetcher, active_partitions, max_records)
+                left_s = deadline - monotonic()
+                if records or left_s <= 0:
+                    return records
+                await self._wait(fetcher._create_fetch_waiter(), left_s)
+
+    def _flowing(self) -> bool:
+        return self.consumer.flow_active
+
+    async def _wait(self, waiter: asyncio.Future[None], timeout_s: float) -> None:
+        self._waker = self.thread_loop.create_future()
+        try:
+            await asyncio.wait(
+                (waiter, self._waker), timeout=max(0.0, timeout_s), return_when=asyncio.FIRST_COMPLETED
+            )
+            if waiter.done():
+                waiter.result()  # authorization and coordination errors arrive here
+        finally:
+            waiter.cancel()
+            self._waker = None
+
+    def _take(self, fetcher: Any, active: set[TP], max_records: int | None) -> dict[TP, list[Any]]:
+        taken: dict[TP, list[Any]] = {}
+        room = {name: topic.queue.room for name, topic in self.batches.items()}
+        for tp in list(fetcher._records):
+            if tp not in active:
+                if not fetcher._subscriptions.is_assigned(tp):
+                    del fetcher._records[tp]
+                continue
+            result = fetcher._records[tp]
+            if not isinstance(result, FetchResult):
+                if taken:
+                    return taken  # the error comes first in the next call
+                self._drop(fetcher, tp)
+                result.check_raise()
+            batch = self.batches.get(tp.topic)
+            if batch is None:
+                if max_records is None or max_records > 0:
+                    records = result.getall(max_records)
+                    if max_records is not None:
+                        max_records -= len(records)
+                    if records:
+                        taken[tp] = records
+            elif room[tp.topic] > 0:
+                run = self._take_run(tp, result, batch)
+                if run is not None:
+                    taken[tp] = [run]
+                    room[tp.topic] -= 1
+                    # Others first next time, or a full partition would starve them.
+                    fetcher._records.move_to_end(tp)
+            if not result.has_more():
+                self._drop(fetcher, tp)
+        return taken
+
+    @staticmethod
+    def _drop(fetcher: Any, tp: TP) -> None:
+        del fetcher._records[tp]
+        fetcher._notify(fetcher._wait_consume_future)
+
+    def _take_run(self, tp: TP, result: Any, batch: BatchTopic) -> RecordRun | None:
+        if not result.check_assignment(tp) or not result.has_more():
+            return None
+        source = result._partition_records
+        first = source.next_fetch_offset
+        self._check_jump(tp, first, batch)
+        limit = batch.options.max_records
+        # One ConsumerRecord an event would cost more than all the rest of the driver.
+        source._consumer_record = _as_is
+        records = list(islice(source._records_iterator, limit))
+        result._update_position()
+        next_offset = source.next_fetch_offset
+        if len(records) < limit:
+            result._partition_records = None
+        self._expected[tp] = next_offset
+        if not records and next_offset == first:
+            return None
+        return RecordRun(
+            topic=tp.topic,
+            partition=tp.partition,
+            keys=[record.key for record in records],
+            values=[record.value for record in records],
+            offsets=np.array([record.offset for record in records], dtype=np.int64),
+            timestamps_ms=np.array([record.timestamp for record in records], dtype=np.int64),
+            next_offset=next_offset,
+        )
+
+    def _check_jump(self, tp: TP, first: int, batch: BatchTopic) -> None:
+        """The position moves by reading alone; aiokafka's silent reset is a jump."""
+        expected = self._expected.get(tp, first)
+        if first < expected:
+            raise StateError(
+                f"{tp.topic}[{tp.partition}] went back from offset {expected} to {first}: "
+                "the log was truncated or the topic was created anew"
+            )
+        if first > expected:
+            self.parent_loop.call_soon_threadsafe(report_lost, batch, tp, first - expected)
+
+    # -- positions ----------------------------------------------------------------------------
+
+    async def seek_records(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
+        """Seek per-record partitions to their committed offsets, as Faust does."""
+        wanted = [ensure_aiokafka_TP(tp) for tp in partitions]
+        if not wanted:
+            return {}
+        found: dict[TP, int | None] = await self.call_thread(
+            self._ensure_consumer().seek_to_committed, *wanted
+        )
+        return found
+
+    async def start_batches(self, wanted: Mapping[TP, object]) -> dict[TP, PartitionStart]:
+        """Seek each partition to its wanted offset (int, None for the beginning, or `COMMITTED`).
+
+        Raises
+        ------
+        StateError
+            When a wanted offset lies behind the end of the log: the log is not the one that the
+            position was taken from.
+        """
+        return await self.run_in_thread(self._start_batches(wanted))
+
+    async def _start_batches(self, wanted: Mapping[TP, object]) -> dict[TP, PartitionStart]:
+        consumer = self._ensure_consumer()
+        partitions = [ensure_aiokafka_TP(tp) for tp in wanted]
+        beginnings, ends, committed = await self._look_up(consumer, partitions)
+        starts: dict[TP, PartitionStart] = {}
+        for tp, wish in wanted.items():
+            beginning, end = beginnings[tp], ends[tp]
+            start = committed[tp] if wish is COMMITTED else wish
+            if not isinstance(start, int):
+                start = beginning
+            if start > end:
+                raise StateError(
+                    f"{tp.topic}[{tp.partition}] ends at offset {end}, but its position is {start}: "
+                    "the log was truncated or the topic was created anew"
+                )
+            lost = max(0, beginning - start)
+            start = max(start, beginning)
+            consumer.seek(ensure_aiokafka_TP(tp), start)
+            self._expected[tp] = start
+            starts[tp] = PartitionStart(start=start, committed=committed[tp], end=end, lost=lost)
+        return starts
+
+    async def _look_up(
+        self, consumer: aiokafka.AIOKafkaConsumer, partitions: list[Any]
+    ) -> tuple[dict[TP, int], dict[TP, int], dict[TP, int | None]]:
+        while True:
+            if not set(partitions) <= consumer.assignment():
+                raise IllegalStateError("partitions were revoked while their positions were looked up")
+            try:
+                (beginnings, ends), committed = await asyncio.gather(
+                    asyncio.gather(consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)),
+                    asyncio.gather(*(consumer.committed(tp) for tp in partitions)),
+                )
+            except IllegalStateError:
+                raise
+            except KafkaError as error:
+                log.warning("position_lookup_failed", error=repr(error))
+                await asyncio.sleep(LOOKUP_BACKOFF_S)
+            else:
+                return beginnings, ends, dict(zip(partitions, committed, strict=True))
+
+    async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit offsets *next to read*; see `streams.transport.commit`."""
+        try:
+            return await self.run_in_thread(self._commit_positions(offsets))
+        except RuntimeError as error:  # the loop of a stopped thread is closed
+            log.warning("commit_failed", error=repr(error), attempt=0)
+            return False
+
+    async def _commit_positions(self, offsets: Mapping[TP, int]) -> bool:
+        for attempt in range(1, COMMIT_ATTEMPTS + 1):
+            if self._consumer is None:
+                return False
+            mine = {
+                ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
+                for tp, offset in offsets.items()
+                if tp in self._consumer.assignment()
+            }
+            if not mine:
+                return False
+            try:
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    await self._consumer.commit(mine)
+            except (CommitFailedError, IllegalStateError) as error:
+                # Rebalanced: whoever holds the partitions now commits them.
+                log.info("commit_overtaken_by_rebalance", error=repr(error))
+                return False
+            except (KafkaError, TimeoutError) as error:
+                log.warning("commit_failed", error=repr(error), attempt=attempt)
+                if attempt < COMMIT_ATTEMPTS:
+                    await asyncio.sleep(COMMIT_BACKOFF_S * attempt)
+            else:
+                return len(mine) == len(offsets)
+        return False
+
+
+def report_lost(batch: BatchTopic, tp: TP, n_lost: int) -> None:
+    """Log and hand on that retention deleted `n_lost` offsets before they were read."""
+    log.error("events_lost", topic=tp.topic, partition=tp.partition, n_lost=n_lost)
+    if batch.options.on_lost is not None:
+        batch.options.on_lost(tp, n_lost)
