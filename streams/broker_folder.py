@@ -191,8 +191,9 @@ def server_properties(logs: Path, port: int, controller_port: int) -> str:
     """Configuration of a single KRaft node on loopback.
 
     The log cleaner's buffer comes out of the heap, which its default of 128 MiB would half fill.
-    Internal topics have few partitions: each costs files, and time when the first group or
-    transaction needs them.
+    After a crash the broker is let in again only when the session of its former life is over, hence a
+    session shorter than the default of 9 s. Internal topics have few partitions: each costs files, and
+    time when the first group or transaction needs them.
     """
     settings = {
         "process.roles": "broker,controller",
@@ -213,6 +214,8 @@ def server_properties(logs: Path, port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 4,
         "group.initial.rebalance.delay.ms": 0,
+        "broker.session.timeout.ms": 6_000,
+        "broker.heartbeat.interval.ms": 1_000,
         "log.cleaner.enable": "true",
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }

@@ -75,11 +75,12 @@ def answers(port: int, cluster_id: str) -> bool:
         socket.create_connection((HOST, port), timeout=1.0).close()
     except OSError:
         return False  # spares the client its own retries
-    from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
 
+    from .admin import AdminClient
+
     try:
-        with KafkaAdminClient(
+        with AdminClient(
             bootstrap_servers=f"{HOST}:{port}",
             bootstrap_timeout_ms=PROBE_TIMEOUT_MS,
             request_timeout_ms=PROBE_TIMEOUT_MS,

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.admin import ConfigResource
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
 from schemas.errors import ConfigurationError, TopicError, UnavailableError
 from schemas.settings import KafkaSettings
 from schemas.topics import TopicSpec, topic_specs
 
+from .admin import AdminClient
 from .context import kafka_python_config
 
 TIMEOUT_S = 15.0
@@ -35,6 +36,8 @@ def create_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list
         When a topic exists and differs (nothing is altered), or the broker refuses one; names each.
     UnavailableError
         When no broker answers within `timeout_s`.
+    ConfigurationError
+        When an address is malformed.
     """
     specs = specs_of(kafka)
     with _admin(kafka, timeout_s) as admin:
@@ -72,6 +75,8 @@ def partition_counts(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> d
     ------
     UnavailableError
         When no broker answers within `timeout_s`.
+    ConfigurationError
+        When an address is malformed.
     """
     specs = specs_of(kafka)
     with _admin(kafka, timeout_s) as admin:
@@ -79,7 +84,7 @@ def partition_counts(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> d
     return {spec.name: len(found.get(spec.name, ())) for spec in specs}
 
 
-def _create(admin: KafkaAdminClient, kafka: KafkaSettings, spec: TopicSpec) -> bool:
+def _create(admin: AdminClient, kafka: KafkaSettings, spec: TopicSpec) -> bool:
     """Whether it was us who created the topic."""
     wanted = {
         "num_partitions": spec.partitions,
@@ -93,7 +98,7 @@ def _create(admin: KafkaAdminClient, kafka: KafkaSettings, spec: TopicSpec) -> b
     return True
 
 
-def _differences(admin: KafkaAdminClient, kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> list[str]:
+def _differences(admin: AdminClient, kafka: KafkaSettings, specs: Sequence[TopicSpec]) -> list[str]:
     if not specs:
         return []
     replicas = _partitions(admin, specs)
@@ -118,7 +123,7 @@ def _differences(admin: KafkaAdminClient, kafka: KafkaSettings, specs: Sequence[
     return found
 
 
-def _partitions(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, list[int]]:
+def _partitions(admin: AdminClient, specs: Sequence[TopicSpec]) -> dict[str, list[int]]:
     """Replication factor of each partition, for the topics that exist."""
     described = admin.describe_topics([spec.name for spec in specs])
     return {
@@ -138,15 +143,15 @@ def _count(n: int, noun: str) -> str:
 
 
 @contextmanager
-def _admin(kafka: KafkaSettings, timeout_s: float) -> Iterator[KafkaAdminClient]:
+def _admin(kafka: KafkaSettings, timeout_s: float) -> Iterator[AdminClient]:
+    for address in kafka.bootstrap.split(","):
+        _, colon, port = address.rpartition(":")
+        if colon and not (port.isdecimal() and 0 < int(port) < 65_536):
+            raise ConfigurationError("kafka.bootstrap", f"{address!r} is not host:port")
     limit_ms = int(timeout_s * 1000)
     limits = {"bootstrap_timeout_ms": limit_ms, "request_timeout_ms": limit_ms}
     try:
-        try:
-            client = KafkaAdminClient(**kafka_python_config(kafka), **limits)
-        except ValueError as error:  # a port that is not a number
-            raise ConfigurationError("kafka.bootstrap", f"{kafka.bootstrap!r}: {error}") from None
-        with client as admin:
+        with AdminClient(**kafka_python_config(kafka), **limits) as admin:
             yield admin
     except RetriableError as error:
         raise UnavailableError(

@@ -1,6 +1,6 @@
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 class ConfigResource:
     def __init__(
@@ -8,11 +8,19 @@ class ConfigResource:
     ) -> None: ...
 
 class KafkaAdminClient:
+    _closed: bool
     def __init__(self, **configs: Any) -> None: ...
-    def __enter__(self) -> KafkaAdminClient: ...
+    def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+    def alter_configs(
+        self,
+        config_resources: Sequence[ConfigResource],
+        validate_only: bool = False,
+        raise_on_unknown: bool = True,
+        incremental: bool | None = None,
+    ) -> dict[str, Any]: ...
     def close(self) -> None: ...
     def create_topics(
         self,
