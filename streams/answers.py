@@ -17,6 +17,7 @@ from .core import WorkerCore
 from .model import BOARD_NAMES
 
 ACTIVE_USERS = 50
+SMOOTHED = 10
 
 
 class Answers:
@@ -72,8 +73,10 @@ class Answers:
             "event_to_snapshot_p99_s": core.latencies.quantile(0.99),
             "event_to_snapshot_held_back_p99_s": core.latencies_held.quantile(0.99),
             "n_scored": board.meters[BOARD_NAMES[0]].n,
-            "hit_rate_10": {name: meter.hit_rate for name, meter in board.meters.items()},
-            "hit_rate_series": board.series(),
+            "hit_rate_10": {
+                name: meter.hit_rate if meter.n else None for name, meter in board.meters.items()
+            },
+            "hit_rate_series": self._series(),
             "committed": core.n_committed,
             "ready": core.ready,
             "recovered": core.recovered_ratio(),
@@ -132,6 +135,16 @@ class Answers:
             for item, score in zip(items, scores, strict=True)
             if item >= 0
         ]
+
+    def _series(self) -> list[list[float]]:
+        """Rows of (events scored, hit rate of each learner) over the newest `SMOOTHED` windows."""
+        windows = self._core.model.board.series()
+        rates = {name: [rate for _, rate in points] for name, points in windows.items()}
+        rows = []
+        for i, (n, _) in enumerate(windows[BOARD_NAMES[0]]):
+            newest = slice(max(0, i + 1 - SMOOTHED), i + 1)
+            rows.append([n, *(round(float(np.mean(rates[name][newest])), 5) for name in BOARD_NAMES)])
+        return rows
 
     def _active_users(self) -> list[str]:
         newest: list[tuple[int, str]] = []

@@ -32,6 +32,7 @@ from .catalogue import Catalogue
 
 TOP: Final = 10
 MICRO_BATCH: Final = 128
+WINDOW: Final = 100
 BOARD_NAMES: Final = ("reelflow", "popularity", "markov")
 HOUR_MS: Final = 3_600_000
 WATCH: Final = EVENT_TYPES.index("watch")
@@ -81,7 +82,7 @@ class Model:
             list_size=max(ranker.list_size, TOP),
             exclude_seen=ranker.exclude_seen,
         )
-        self.board = PrequentialBoard(BOARD_NAMES)
+        self.board = PrequentialBoard(BOARD_NAMES, k=TOP, window=WINDOW)
         self.drift = DriftMonitor()
         self.n_drifts = 0
         self._evaluate_ratio = ranker.evaluate_ratio

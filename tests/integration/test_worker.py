@@ -37,7 +37,10 @@ def worker(broker: LocalBroker, topics: str, tmp_path: Path) -> Iterator[Running
 
 
 def producer(bootstrap: str) -> Producer:
-    return Producer(confluent_config(KafkaSettings(bootstrap=bootstrap)) | {"acks": "all", "linger.ms": 5})
+    return Producer(
+        confluent_config(KafkaSettings(bootstrap=bootstrap))
+        | {"acks": "all", "linger.ms": 5, "compression.type": "lz4", "message.max.bytes": 3_000_000}
+    )
 
 
 def event(number: int, *, user: str, item: str, kind: str = "watch", **fields: Any) -> Event:

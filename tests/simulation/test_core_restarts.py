@@ -39,7 +39,7 @@ class World:
     def __init__(self, seed: int, n_events: int) -> None:
         rng = np.random.default_rng(seed)
         self.now_ms = START_MS
-        self.log: dict[int, list[tuple[bytes, bytes]]] = {p: [] for p in range(PARTITIONS)}
+        self.log: dict[int, list[tuple[bytes, bytes, int]]] = {p: [] for p in range(PARTITIONS)}
         for i in range(n_events):
             user = f"u{rng.integers(12)}"
             place = partition_of(user.encode(), PARTITIONS)
@@ -52,7 +52,7 @@ class World:
                     ts_ms=START_MS + n,
                 )  # fmt: skip
                 value = encode_event(event)
-            self.log[place].append((user.encode(), value))
+            self.log[place].append((user.encode(), value, START_MS + i))
         self.committed: dict[int, int | None] = dict.fromkeys(self.log)
         self.letters: list[tuple[str, str]] = []
         self.told: dict[str, list[tuple[int, str]]] = {}
@@ -119,9 +119,9 @@ class Incarnation:
         if records:
             offsets = np.arange(start, start + len(records), dtype=np.int64)
             run = RecordRun(
-                topic=self.core.names.behaviour, partition=place, keys=[k for k, _ in records],
-                values=[v for _, v in records], offsets=offsets,
-                timestamps_ms=np.full(len(records), self.world.now_ms), next_offset=start + len(records),
+                topic=self.core.names.behaviour, partition=place, keys=[k for k, _, _ in records],
+                values=[v for _, v, _ in records], offsets=offsets,
+                timestamps_ms=np.array([ts for _, _, ts in records], dtype=np.int64), next_offset=start + len(records),
             )  # fmt: skip
             self.core.apply([run])
 
