@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,15 @@ from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
 
 N_USERS, N_ITEMS, H = 40, 60, 6
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps this small lose by threads, and much where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _stream(n: int, seed: int = 0) -> Interactions:
@@ -148,9 +159,7 @@ def test_real_negatives_push_their_item_down(learned: Embeddings) -> None:
         model = Embeddings(dim=16, history=H, seed=1)
         model.restore(learned.snapshot())
         before = model.predict(contexts, item).mean()
-        model.learn_many(
-            _with(stream, items=np.repeat(item, 300), weight=np.full(300, weight, np.float32))
-        )
+        model.learn_many(_with(stream, items=np.repeat(item, 300), weight=np.full(300, weight, np.float32)))
         drops.append(before - model.predict(contexts, item).mean())
         assert model.support[item[0]] == learned.support[item[0]]
     assert drops[0] > 0
