@@ -7,9 +7,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from playwright.sync_api import Browser, ConsoleMessage, expect, sync_playwright
 
 from schemas.codec import encode_event, encode_item
 from schemas.records import Event, Item
@@ -18,8 +20,6 @@ from schemas.topics import topic_names
 from streams.broker import LocalBroker
 from streams.context import confluent_config
 from tests.processes import RunningWorker, running_gateway, running_worker
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 PARTITIONS = 4
 N_USERS = 24
@@ -48,9 +48,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
+def browser() -> Iterator[Browser]:
     assert CHROMIUM is not None, "REELFLOW_REQUIRE_BROWSER=1, but there is no chromium"
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield running
         running.close()
@@ -90,9 +90,8 @@ def replay(kafka: KafkaSettings) -> int:
 
 
 def test_a_like_on_the_page_is_in_the_next_list_within_a_second(
-    worker: RunningWorker, broker: LocalBroker, topics: str, tmp_path: Path, browser: playwright.Browser
+    worker: RunningWorker, broker: LocalBroker, topics: str, tmp_path: Path, browser: Browser
 ) -> None:
-    expect = playwright.expect
     kafka = KafkaSettings(bootstrap=broker.bootstrap, prefix=topics, partitions=PARTITIONS)
     n_events = replay(kafka)
     worker.wait(lambda stats: stats["events_learned"] >= n_events and stats["users_with_snapshot"] >= N_USERS)
@@ -100,7 +99,12 @@ def test_a_like_on_the_page_is_in_the_next_list_within_a_second(
         page = browser.new_page(viewport={"width": 1280, "height": 1400}, color_scheme="dark")
         problems: list[str] = []
         addresses: list[str] = []
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+
+        def on_console(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                problems.append(message.text)
+
+        page.on("console", on_console)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: addresses.append(request.url))
         page.goto(f"{url}/#user=u3")
@@ -119,7 +123,7 @@ def test_a_like_on_the_page_is_in_the_next_list_within_a_second(
 
         with page.expect_request("**/v1/events") as posted:
             items.nth(2).click()
-        like = posted.value.post_data_json
+        like: Any = posted.value.post_data_json
         assert (like["type"], like["user_id"]) == ("like", "u3")
         latency = page.get_by_test_id("like-latency")
         expect(latency).to_be_visible(timeout=10_000)
