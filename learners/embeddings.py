@@ -26,7 +26,7 @@ RecSys 2019 (logQ correction).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +44,7 @@ from .embedding_step import StepGradients, StepInput, encode, gradients
 from .nearest import Ranked, best_items
 from .negatives import Float64, NegativeSampler
 from .state import digest_arrays, grown, taken
+from .user_rows import UserRows
 
 MAX_TARGETS: Final = 128
 """Fresh positives of one step: at the same rate, 512 learn too slowly."""
@@ -86,7 +87,7 @@ class Embeddings:
         self._dim, self._history, self._seed = dim, history, seed
         self._device = device or torch.device("cpu")
         self._items = RowTable(dim, self._device, self._initial_items, rate=RATE, floor=SQUARES_FLOOR)
-        self._users = RowTable(dim, self._device, _zero_rows(dim), rate=RATE, floor=SQUARES_FLOOR)
+        self._users = UserRows(dim, self._device, rate=RATE, floor=SQUARES_FLOOR)
         eye = torch.eye(dim, device=self._device)
         mixing = torch.cat([0.5 * eye, eye], dim=1)
         self._mixing = DenseParameter(mixing, rate=MIXING_RATE, floor=SQUARES_FLOOR)
@@ -95,12 +96,9 @@ class Embeddings:
         )
         self._sampler = NegativeSampler(seed)
         self._n_items = 0
-        self._n_user_rows = 0
-        self._user_rows: Int32 = np.zeros(0, dtype=np.int32)  # row of a user slot, -1 none
         self._place: Int32 = np.zeros(0, dtype=np.int32)  # scratch of number_items
         self._closed = torch.zeros(0, device=self._device)  # 0 for supported items, else -inf
         self._dirty_items: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
-        self._dirty_users: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
         self._dirty_dense = False
         self._on_host: Float32 | None = None
         self.discarded_steps = 0
@@ -133,9 +131,7 @@ class Embeddings:
                 self._closed = torch.cat([self._closed, self._closed.new_full((more,), -torch.inf)])
             self._n_items = n_items
             self._on_host = None
-        if n_users > len(self._user_rows):
-            self._user_rows = grown(self._user_rows, n_users, -1)
-            self._dirty_users = grown(self._dirty_users, n_users, False)
+        self._users.ensure(n_users)
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """f_C of `items` (R,) int32 slots as a copy (R, d).
@@ -175,9 +171,8 @@ class Embeddings:
         users, user = np.unique(batch.users[rows], return_inverse=True)
         step = self._step_input(numbered, batch.weight[rows], self._sampler.shares(targets), user)
         slots = self._tensor(numbered.slots)
-        held = self._rows_of(users)
         found = gradients(
-            step, self.item_vectors(slots), self._gather_users(held),
+            step, self.item_vectors(slots), self._users.gather(self._users.rows_of(users)),
             self._mixing.value, self._positions.value,
         )  # fmt: skip
         item_norms, user_norms = row_norms(found.items), row_norms(found.users)
@@ -185,10 +180,10 @@ class Embeddings:
             self._sampler.drawn = drawn_before
             self.discarded_steps += 1
             return
-        with_target = np.zeros(len(users), dtype=np.bool_)
-        with_target[user[:n_targets]] = True
+        owners = np.zeros(len(users), dtype=np.bool_)
+        owners[user[:n_targets]] = True
         self._items.apply(slots, found.items, item_norms)
-        self._apply_users(users, held, with_target, found.users, user_norms)
+        self._users.apply(users, owners, found.users, user_norms)
         self._mixing.apply(found.mixing)
         self._positions.apply(found.positions)
         self._sampler.add(targets)
@@ -216,30 +211,6 @@ class Embeddings:
             hit_columns=self._tensor(numbered.target[hits].astype(np.int64)),
             negative=self._tensor(numbered.negative),
         )
-
-    def _gather_users(self, held: Int32) -> Tensor:
-        """User rows (U, d), zero where `held` is -1."""
-        rows = torch.zeros(len(held), self._dim, device=self._device)
-        known = np.flatnonzero(held >= 0)
-        if len(known):
-            rows[self._tensor(known)] = self._users.gather(self._tensor(held[known]))
-        return rows
-
-    def _apply_users(
-        self, users: Int32, held: Int32, with_target: NDArray[np.bool_], gradient: Tensor, norms: Tensor
-    ) -> None:
-        """Update the rows `held` (U,) of distinct `users`; one with a target gets a row if it has none."""
-        new = users[with_target & (held < 0) & (users >= 0)]
-        if len(new):
-            self._user_rows[new] = np.arange(self._n_user_rows, self._n_user_rows + len(new), dtype=np.int32)
-            self._n_user_rows += len(new)
-            self._users.ensure(self._n_user_rows)
-            held = self._rows_of(users)
-        known = np.flatnonzero(held >= 0)
-        if len(known):
-            index = self._tensor(known)
-            self._users.apply(self._tensor(held[known]), gradient[index], norms[index])
-            self._dirty_users[users[known]] = True
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -319,7 +290,7 @@ class Embeddings:
         positions = self._positions.value[self._history - history.shape[1] :]
         vectors, _, _ = encode(
             self._items.values, self._tensor(history), positions,
-            self._mixing.value, self._users.values, self._tensor(self._rows_of(contexts.users)),
+            self._mixing.value, self._users.values, self._tensor(self._users.rows_of(contexts.users)),
         )  # fmt: skip
         return vectors
 
@@ -328,30 +299,23 @@ class Embeddings:
     def touched(self) -> TouchedKeys:
         """Drain the items, users and dense parameters changed since the last call."""
         items = np.flatnonzero(self._dirty_items).astype(np.int32)
-        users = np.flatnonzero(self._dirty_users).astype(np.int32)
         dense = ("mixing", "positions") if self._dirty_dense else ()
         self._dirty_items[items] = False
-        self._dirty_users[users] = False
         self._dirty_dense = False
-        return TouchedKeys(items=items, users=users, dense=dense)
+        return TouchedKeys(items=items, users=self._users.touched(), dense=dense)
 
     def snapshot(self) -> Arrays:
         """Named arrays of the state, trimmed to what is in use; copies.
 
         ``users`` lists the slots with a row, in the order of the rows of ``user_values``.
         """
-        n, u = self._n_items, self._n_user_rows
-        slots = np.flatnonzero(self._user_rows >= 0)
-        users = np.empty(u, dtype=np.int32)
-        users[self._user_rows[slots]] = slots
+        n = self._n_items
         return {
             "shape": np.array([self._dim, self._history, self._seed, self._sampler.drawn], dtype=np.int64),
             "item_values": _host(self._items.values[:n]).copy(),
             "item_squares": _host(self._items.squares[:n]).copy(),
             "item_counts": self.support.copy(),
-            "users": users,
-            "user_values": _host(self._users.values[:u]).copy(),
-            "user_squares": _host(self._users.squares[:u]).copy(),
+            **self._users.snapshot(),
             "mixing": _host(self._mixing.value).copy(),
             "mixing_squares": _host(self._mixing.squares).copy(),
             "positions": _host(self._positions.value).copy(),
@@ -374,10 +338,10 @@ class Embeddings:
                 f"'shape': embeddings of dim {dim}, history {history}, seed {seed} do not fit settings"
                 f" of dim {self._dim}, history {self._history}, seed {self._seed}"
             )
-        counts, users = taken(arrays, "item_counts", slots), taken(arrays, "users", slots)
-        n, u = len(counts), len(users)
+        counts = taken(arrays, "item_counts", slots)
+        n = len(counts)
         items = taken(arrays, "item_values", row, rows=n), taken(arrays, "item_squares", none, rows=n)
-        user_rows = taken(arrays, "user_values", row, rows=u), taken(arrays, "user_squares", none, rows=u)
+        users = self._users.check(arrays)
         like = np.zeros((0, wide), np.float32)
         mixing = taken(arrays, "mixing", like, rows=dim), taken(arrays, "mixing_squares", like, rows=dim)
         positions = (
@@ -385,17 +349,14 @@ class Embeddings:
             taken(arrays, "positions_squares", none, rows=history),
         )
         self._items.load(*items)
-        self._users.load(*user_rows)
+        self._users.load(*users)
         self._mixing.load(*mixing)
         self._positions.load(*positions)
         self._sampler.load(counts, drawn)
-        self._n_items, self._n_user_rows = n, u
+        self._n_items = n
         self._place = np.full(n, -1, dtype=np.int32)
         self._closed = self._tensor(np.where(counts > 0, 0.0, -np.inf).astype(np.float32))
-        self._user_rows = np.full(int(users.max(initial=-1)) + 1, -1, dtype=np.int32)
-        self._user_rows[users] = np.arange(u, dtype=np.int32)
         self._dirty_items = np.zeros(len(self._place), dtype=np.bool_)
-        self._dirty_users = np.zeros(len(self._user_rows), dtype=np.bool_)
         self._dirty_dense = False
         self._on_host = None
 
@@ -409,22 +370,11 @@ class Embeddings:
         """The newest H columns."""
         return np.ascontiguousarray(history[:, max(history.shape[1] - self._history, 0) :])
 
-    def _rows_of(self, users: Int32) -> Int32:
-        """Row of each user slot, -1 for none."""
-        held = np.full(len(users), -1, dtype=np.int32)
-        known = (users >= 0) & (users < len(self._user_rows))
-        held[known] = self._user_rows[users[known]]
-        return held
-
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
     def _initial_items(self, first: int, last: int) -> Float32:
         return gaussian_rows(first, last, self._dim, INITIAL_NORM, self._seed)
-
-
-def _zero_rows(dim: int) -> Callable[[int, int], Float32]:
-    return lambda first, last: np.zeros((last - first, dim), dtype=np.float32)
 
 
 def _host(tensor: Tensor) -> Float32:
