@@ -164,9 +164,10 @@ def gather(
     rows: Rows,
     popular: Popular,
     embedded: Embedded,
+    with_embedding: bool,
     work: Work,
 ) -> int:
-    """All candidates of user `i` with all features; the caller clears `slot`."""
+    """All candidates of user `i` with their features; the caller clears `slot`."""
     features = popular.features
     set_blocked(work.slot, history, n_history, seen, exclude_seen, BLOCKED)
     count = follow_rows(history, n_history, rows, features, withdrawn, work)
@@ -174,7 +175,7 @@ def gather(
         count = add_items(history, count, features, withdrawn, 1.0, work)
     count = add_items(popular.items[0], count, features, withdrawn, 0.0, work)
     take_logs(count, work.x)
-    if len(embedded.matrix) and n_history > 0:
+    if with_embedding:
         # After the logs: a candidate of the embedding alone has x0..x2 = 0 already.
         count = add_items(embedded.top[i], count, features, withdrawn, 0.0, work)
         add_embedding(i, count, embedded, work)
@@ -201,7 +202,7 @@ def rank_full(
         n_history = length_of(history[i])
         w = weights[bucket_of(n_history)]
         count = gather(
-            i, history[i], n_history, seen[i], withdrawn, exclude_seen, rows, popular, embedded, work
+            i, history[i], n_history, seen[i], withdrawn, exclude_seen, rows, popular, embedded, True, work
         )
         score_candidates(count, w, True, work)
         n = select_best(count, k, work)
@@ -243,7 +244,17 @@ def learn_gate(
         bucket = bucket_of(n_history)
         with_embedding = len(embedded.matrix) > 0 and n_history > 0
         count = gather(
-            i, history[i], n_history, seen[i], withdrawn, exclude_seen, rows, popular, embedded, work
+            i,
+            history[i],
+            n_history,
+            seen[i],
+            withdrawn,
+            exclude_seen,
+            rows,
+            popular,
+            embedded,
+            with_embedding,
+            work,
         )
         target = work.slot[targets[i]] if 0 <= targets[i] < len(work.slot) else EMPTY
         if target >= 0:

@@ -1,0 +1,230 @@
+"""The ranker on real learners: filters, cold users, learning in the stream, similar items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learners.blend import Gate
+from learners.embeddings import Embeddings
+from learners.popularity import Popularity
+from learners.transitions import Transitions
+from schemas.learner import Contexts, Interactions
+from schemas.runs import Int32
+from serving.ranking import EMBEDDING, POPULARITY, TRANSITIONS, Ranker
+
+H, N_ITEMS, N_USERS = 10, 60, 30
+NO_SEEN = np.zeros((1, 0), dtype=np.int32)
+AVAILABLE = np.zeros(0, dtype=np.bool_)
+
+
+class Platform:
+    """Users walk a ring of items: after item i mostly i + 1; sometimes one of a few hits, or any."""
+
+    def __init__(self, *, with_embeddings: bool, exclude_seen: bool = True, list_size: int = 5) -> None:
+        self.rng = np.random.default_rng(8)
+        self.transitions = Transitions(16)
+        self.popularity = Popularity((3_600_000.0, 86_400_000.0))
+        self.embeddings = Embeddings(dim=8, history=H, seed=1) if with_embeddings else None
+        self.gate = Gate()
+        self.ranker = Ranker(
+            self.transitions,
+            self.popularity,
+            self.embeddings,
+            self.gate,
+            list_size=list_size,
+            exclude_seen=exclude_seen,
+        )
+        self.history: Int32 = np.full((N_USERS, H), -1, dtype=np.int32)
+        self.now_ms = 0
+        self.hits: list[float] = []
+        self.popular_hits: list[float] = []
+
+    def play(self, steps: int) -> None:
+        for _ in range(steps):
+            self.now_ms += 60_000
+            users = self.rng.permutation(N_USERS)[:16].astype(np.int32)
+            last = self.history[users, -1]
+            items = np.where(last < 0, self.rng.integers(0, N_ITEMS, 16), (last + 1) % N_ITEMS)
+            chance = self.rng.random(16)
+            items = np.where(chance < 0.05, self.rng.integers(0, 4, 16), items)
+            items = np.where(chance > 0.9, self.rng.integers(0, N_ITEMS, 16), items).astype(np.int32)
+            before = self.history[users]
+            fresh = ~(before[:, -5:] == items[:, None]).any(axis=1)
+            contexts = Contexts(users=users, history=before, now_ms=self.now_ms)
+            ranked = self.ranker.rank(contexts, before, AVAILABLE)
+            popular = self.ranker.rank_popularity(before, 5)
+            self.hits.append(float((ranked.items == items[:, None]).any(axis=1)[fresh].mean()))
+            self.popular_hits.append(float((popular == items[:, None]).any(axis=1)[fresh].mean()))
+            self.ranker.learn_gate(contexts, np.where(fresh, items, -1).astype(np.int32), before, AVAILABLE)
+            batch = Interactions(
+                users=users,
+                items=items,
+                types=np.ones(16, dtype=np.int8),
+                ts_ms=np.full(16, self.now_ms),
+                weight=np.ones(16, dtype=np.float32),
+                history=before,
+                fresh=fresh,
+                gap_ms=np.full(16, -1),
+            )
+            self.transitions.learn_many(batch)
+            self.popularity.learn_many(batch)
+            if self.embeddings is not None:
+                self.embeddings.learn_many(batch)
+            for user, item, is_fresh in zip(users, items, fresh, strict=True):
+                if is_fresh:
+                    self.history[user] = np.roll(self.history[user], -1)
+                    self.history[user, -1] = item
+
+    def context(self, *items: int) -> Contexts:
+        history = np.full((1, H), -1, dtype=np.int32)
+        if items:
+            history[0, -len(items) :] = items
+        return Contexts(users=np.array([-1], dtype=np.int32), history=history, now_ms=self.now_ms)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["transitions", "embeddings"])
+def platform(request: pytest.FixtureRequest) -> Platform:
+    played = Platform(with_embeddings=request.param)
+    played.play(120)
+    return played
+
+
+def test_it_learns_what_comes_next_and_beats_popularity(platform: Platform) -> None:
+    assert np.mean(platform.hits[-50:]) > 0.5
+    assert np.mean(platform.hits[-50:]) > 2 * np.mean(platform.popular_hits[-50:])
+    assert platform.gate.n_learned > 0
+
+
+def test_in_the_beginning_it_is_no_worse_than_popularity(platform: Platform) -> None:
+    assert np.mean(platform.hits[:20]) > np.mean(platform.popular_hits[:20]) - 0.05
+
+
+def test_the_next_item_is_listed_with_its_reason(platform: Platform) -> None:
+    ranked = platform.ranker.rank(platform.context(29, 30), NO_SEEN, AVAILABLE)
+    assert 31 in ranked.items[0, :3]
+    if platform.embeddings is None:
+        place = ranked.items[0].tolist().index(31)
+        assert ranked.sources[0, place] == TRANSITIONS
+        assert ranked.reasons[0, place] in (29, 30)
+    assert ((ranked.relevance > 0) & (ranked.relevance < 1)).all()
+    assert (np.diff(ranked.scores[0]) <= 0).all()
+
+
+def test_seen_and_withdrawn_items_are_not_listed(platform: Platform) -> None:
+    withdrawn = np.zeros(N_ITEMS, dtype=np.bool_)
+    withdrawn[[31, 32]] = True
+    seen = np.array([[33, -1, 0, 1]], dtype=np.int32)
+    ranked = platform.ranker.rank(platform.context(29, 30), seen, withdrawn)
+    assert not set(ranked.items[0]) & {29, 30, 31, 32, 33, 0, 1}
+    assert (ranked.items >= 0).all()
+
+
+def test_a_cold_user_gets_what_is_popular(platform: Platform) -> None:
+    ranked = platform.ranker.rank(platform.context(), NO_SEEN, AVAILABLE)
+    assert set(ranked.items[0][:3]) <= set(platform.popularity.top(10, 0)) | set(
+        platform.popularity.top(10, 1)
+    )
+    assert (ranked.sources == POPULARITY).all()
+    assert (ranked.reasons == -1).all()
+    assert ((ranked.relevance > 0) & (ranked.relevance < 1)).all()
+
+
+def test_cold_and_warm_users_share_a_call(platform: Platform) -> None:
+    cold, warm = platform.context(), platform.context(29, 30)
+    both = Contexts(
+        users=np.array([-1, -1, -1], dtype=np.int32),
+        history=np.concatenate([warm.history, cold.history, warm.history]),
+        now_ms=platform.now_ms,
+    )
+    none = np.zeros((3, 0), dtype=np.int32)
+    ranked = platform.ranker.rank(both, none, AVAILABLE)
+    for row, context in ((0, warm), (1, cold), (2, warm)):
+        alone = platform.ranker.rank(context, NO_SEEN, AVAILABLE)
+        assert ranked.items[row].tolist() == alone.items[0].tolist()
+        assert ranked.sources[row].tolist() == alone.sources[0].tolist()
+
+
+def test_ranking_changes_nothing(platform: Platform) -> None:
+    learners: list[Any] = [platform.transitions, platform.popularity, platform.gate, platform.embeddings]
+    before = [learner.digest() for learner in learners if learner is not None]
+    first = platform.ranker.rank(platform.context(3, 4), NO_SEEN, AVAILABLE)
+    again = platform.ranker.rank(platform.context(3, 4), NO_SEEN, AVAILABLE)
+    assert first.items.tolist() == again.items.tolist()
+    assert first.scores.tolist() == again.scores.tolist()
+    assert [learner.digest() for learner in learners if learner is not None] == before
+
+
+def test_no_users_no_lists(platform: Platform) -> None:
+    nobody = Contexts(
+        users=np.zeros(0, dtype=np.int32), history=np.zeros((0, H), dtype=np.int32), now_ms=platform.now_ms
+    )
+    assert platform.ranker.rank(nobody, np.zeros((0, 0), dtype=np.int32), AVAILABLE).items.shape == (0, 5)
+    assert platform.ranker.learn_gate(nobody, np.zeros(0, dtype=np.int32)) == 0
+
+
+def test_similar_items_are_the_neighbours(platform: Platform) -> None:
+    items, scores = platform.ranker.similar_items(30, 6)
+    assert {29, 31} <= set(items)
+    assert 30 not in items
+    assert len(items) == len(scores) == len(set(items)) == 6
+    assert ((scores > 0) & (scores < 1)).all()
+    assert (np.diff(scores) <= 0).all()
+    unknown, _ = platform.ranker.similar_items(10_000, 6)
+    assert len(unknown) == 0
+    assert len(platform.ranker.similar_items(-1, 6)[0]) == 0
+
+
+def test_popularity_lists_leave_out_seen_and_withdrawn(platform: Platform) -> None:
+    top = platform.popularity.top(4, 0)
+    withdrawn = np.zeros(int(top[1]) + 1, dtype=np.bool_)
+    withdrawn[top[1]] = True
+    lists = platform.ranker.rank_popularity(top[:1][None, :], 2, withdrawn=withdrawn)
+    assert lists[0, 0] == next(item for item in platform.popularity.top(9, 0)[1:] if item != top[1])
+    assert not set(lists[0]) & {int(top[0]), int(top[1])}
+
+
+def test_nothing_learned_nothing_listed() -> None:
+    fresh = Platform(with_embeddings=True)
+    ranked = fresh.ranker.rank(fresh.context(1, 2), NO_SEEN, AVAILABLE)
+    assert (ranked.items == -1).all()
+    assert (fresh.ranker.rank_popularity(NO_SEEN, 3) == -1).all()
+    assert len(fresh.ranker.similar_items(1, 3)[0]) == 0
+
+
+def test_the_part_of_the_embedding_is_reused_for_the_contexts_ranked_last() -> None:
+    """Learning from the very contexts that were ranked gives the gate of learning from a copy."""
+    one, other = Platform(with_embeddings=True), Platform(with_embeddings=True)
+    for each in (one, other):
+        each.play(10)
+    assert one.gate.digest() == other.gate.digest()
+    targets = np.array([5], dtype=np.int32)
+    ranked = one.context(3, 4)
+    one.ranker.rank(ranked, NO_SEEN, AVAILABLE)
+    assert one.ranker.learn_gate(ranked, targets) == other.ranker.learn_gate(other.context(3, 4), targets)
+    assert one.gate.digest() == other.gate.digest()
+
+
+def test_seen_items_come_back_where_they_may() -> None:
+    played = Platform(with_embeddings=False, exclude_seen=False, list_size=20)
+    played.play(100)
+    history = list(range(20, 30))
+    ranked = played.ranker.rank(played.context(*history), np.array([history], dtype=np.int32), AVAILABLE)
+    listed = set(ranked.items[0])
+    assert not listed & set(history[-5:])
+    assert listed & set(history[:-5])
+
+
+def test_where_only_the_embedding_knows_something_it_is_the_source() -> None:
+    played = Platform(with_embeddings=True)
+    played.play(40)
+    ranker = Ranker(
+        Transitions(16), Popularity((1.0,)), played.embeddings, Gate(), list_size=5, exclude_seen=True
+    )
+    ranked = ranker.rank(played.context(29, 30), NO_SEEN, AVAILABLE)
+    assert (ranked.items >= 0).all()
+    assert ranked.sources[0, 0] == EMBEDDING
+    assert TRANSITIONS not in ranked.sources
+    assert (ranked.reasons == -1).all()
