@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -123,15 +122,9 @@ def run_app(app: ReelflowApp) -> NoReturn:
     """
     worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
     worker.spinner = None
-    # The cause is raised below, once; mode would log its traceback for every service above it.
-    logging.getLogger("mode").addFilter(_not_a_crash_echo)
     try:
         worker.execute_from_commandline()
     except SystemExit:
         if worker.crash_reason is not None:
             raise worker.crash_reason from None
         raise
-
-
-def _not_a_crash_echo(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Crashed reason=")

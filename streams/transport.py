@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from time import monotonic
 from typing import Any, ClassVar, cast
 
-import structlog
 from faust.exceptions import ImproperlyConfigured
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
@@ -25,8 +23,6 @@ from schemas.runs import RecordRun
 
 from .batch_topic import BatchTopic, PartitionStart
 from .transport_thread import COMMITTED, RunThread, report_lost
-
-log = structlog.get_logger(__name__)
 
 POLL_TOUCHES_PER_INTERVAL = 4
 LONGEST_TOUCH_INTERVAL_S = 5.0
@@ -228,7 +224,4 @@ async def commit(app: AppT, offsets: Mapping[TP, int]) -> bool:
     consumer = app.consumer
     if not isinstance(consumer, Consumer):
         raise ImproperlyConfigured("the app's broker must have the scheme reelflow://")
-    started = monotonic()
-    done = await consumer.commit_positions(offsets)
-    log.debug("positions_committed", done=done, n_partitions=len(offsets), seconds=monotonic() - started)
-    return done
+    return await consumer.commit_positions(offsets)

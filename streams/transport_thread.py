@@ -68,8 +68,25 @@ class RunThread(AIOKafkaConsumerThread):
         return consumer
 
     async def run_in_thread(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` on this thread's loop, beside the method queue that fetches occupy."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
+        """Run `work` on this thread's loop, beside the method queue that fetches occupy.
+
+        Raises
+        ------
+        ConsumerStoppedError
+            When the thread has ended, or ends meanwhile.
+        """
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self.thread_loop)
+        except RuntimeError:
+            work.close()
+            raise ConsumerStoppedError from None
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ConsumerStoppedError from None  # the thread cancelled what it still had
 
     # -- waking and the poll timer ------------------------------------------------------------
 
@@ -279,9 +296,10 @@ class RunThread(AIOKafkaConsumerThread):
     async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets *next to read*; see `streams.transport.commit`."""
         try:
-            return await self.run_in_thread(self._commit_positions(offsets))
-        except RuntimeError as error:  # the loop of a stopped thread is closed
-            log.warning("commit_failed", error=repr(error), attempt=0)
+            async with asyncio.timeout(COMMIT_ATTEMPTS * (COMMIT_TIMEOUT_S + COMMIT_BACKOFF_S) + 1.0):
+                return await self.run_in_thread(self._commit_positions(offsets))
+        except (ConsumerStoppedError, TimeoutError) as error:
+            log.warning("commit_failed", error=repr(error))
             return False
 
     async def _commit_positions(self, offsets: Mapping[TP, int]) -> bool:

@@ -1,0 +1,66 @@
+"""A process around one agent, for test_transport.py: it breaks in the way its first argument says."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from typing import Any
+from uuid import uuid4
+
+from faust.types import TP
+from mode import Service
+
+from schemas.errors import ReelflowError, StateError
+from schemas.settings import KafkaSettings, Settings, WorkerSettings
+from streams.batch_topic import BatchOptions, batch_topic
+from streams.faust_app import build_app, run_app
+from streams.transport import commit
+
+
+def main(mode: str, bootstrap: str, topic: str) -> None:
+    settings = Settings(kafka=KafkaSettings(bootstrap=bootstrap), worker=WorkerSettings(group_id=uuid4().hex))
+    app = build_app(settings)
+    seen = asyncio.Event()
+
+    class Learner(Service):
+        async def on_start(self) -> None:
+            print("service started", flush=True)
+
+        async def on_stop(self) -> None:
+            print("service stopped", flush=True)
+
+        @Service.task
+        async def work(self) -> None:
+            await seen.wait()
+            if mode == "service":
+                raise StateError("the service broke")
+            if mode == "thread":
+                threading.Thread(target=app.crash_from_thread, args=(ValueError("the thread broke"),)).start()
+
+    async def read(stream: Any) -> None:
+        async for run in stream:
+            print("run", len(run), flush=True)
+            seen.set()
+            if mode == "agent":
+                raise KeyError("the agent broke")
+
+    async def before_shutdown(*_: Any, **__: Any) -> None:
+        if not app.crashed:
+            print("before shutdown, committed:", await commit(app, {TP(topic, 0): 3}), flush=True)
+
+    app.add_service(Learner())
+    position = (lambda _tp: 1000) if mode == "position" else None
+    app.agent(
+        batch_topic(app, topic, BatchOptions(max_records=1 if mode == "agent" else 3, position=position))
+    )(read)
+    app.on_before_shutdown.connect(before_shutdown, weak=False)
+    try:
+        run_app(app)
+    except ReelflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
