@@ -13,7 +13,7 @@ Forward, for row b with history h_b1..h_bH (padding masked), target t_b and user
 m_c says how often c was drawn and n_c how often that was to be expected (logQ correction, the same
 as keeping duplicates). A negative that is the row's target is an accidental hit and left out. The
 second sum runs over ignored impressions, skips and dislikes. Targets of other rows are no
-negatives here: with them, R@20 on movietweetings fell from .315 to .298 (they stand for what is
+negatives here: with them, R@20 on movietweetings fell from .315 to .297 (they stand for what is
 popular right now, which is worth learning).
 
 Every array here is as large as the step, never as the table: rows are gathered before and
