@@ -4,14 +4,17 @@ import * as api from "./api.js";
 import { makeChart, showChart } from "./chart.js";
 import { byId, el, replace } from "./dom.js";
 import { makeTiles, showStatus, showTiles } from "./tiles.js";
-import { chooseUser, currentUser, tickAge } from "./viewer.js";
+import { chooseUser, currentUser, learnTime, tickAge } from "./viewer.js";
 
 const CHIPS = 8;
 const CHIPS_EVERY_MS = 5000;
 let chipsAt = -Infinity;
 
 function showUsers(active) {
-  if (!currentUser() && active.length) chooseUser(active[0]);
+  if (active.length) {
+    learnTime(active[0]);
+    if (!currentUser()) chooseUser(active[0]);
+  }
   // Names that jump about every second cannot be clicked.
   if (performance.now() - chipsAt < CHIPS_EVERY_MS) return;
   chipsAt = performance.now();

@@ -5,7 +5,7 @@ import { count, duration, percent } from "./words.js";
 
 const TILES = [
   ["events_per_s", "Events per second", (s) => count(Math.round(s.events_per_s)), (s) => (s.lag_records ? `${count(s.lag_records)} waiting` : "all read")],
-  ["events_learned", "Events learned", (s) => count(s.events_learned), (s) => `${count(s.n_items)} items, ${count(s.n_users)} users`],
+  ["events_learned", "Events learned", (s) => count(s.events_learned), (s) => `about ${count(s.n_items)} items`],
   ["users_with_snapshot", "Users with a list", (s) => count(s.users_with_snapshot), (s) => `${count(s.snapshots)} snapshots`],
   ["event_to_snapshot", "Event to list, p50", (s) => duration(s.event_to_snapshot_p50_s), (s) => `p99 ${duration(s.event_to_snapshot_p99_s)}`],
   ["dead_letters", "Dead letters", (s) => count(total(s.dead_letters)), (s) => mostly(s.dead_letters)],

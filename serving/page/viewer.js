@@ -15,6 +15,8 @@ let current = null; // the list on the page, as served
 let shownAt = 0;
 let likes = new Map(); // event id -> { itemId, clickedAt, place }
 let streamOffsetMs = 0;
+let timeKnown = false;
+let timeAsked = false;
 let eventsAsked = 0;
 
 export const currentUser = () => user;
@@ -50,7 +52,7 @@ function accept(list) {
   const cold = current !== null && !current.knows;
   current = list;
   shownAt = performance.now() - (list.age_ms ?? 0);
-  if (list.knows) observeTime(list.knows.ts_ms, list.generated_at_ms);
+  observeTime(list);
   const change = showList(list.items, like, { fresh });
   showReceipt();
   if (cold) say("This is the viewer's first list of their own");
@@ -65,9 +67,21 @@ const named = (list) => [...new Set(list.items.flatMap((item) => [item.item_id, 
 
 // A replayed log has its own present. An event stamped with today would push the partition's
 // watermark past everything still to be replayed.
-function observeTime(eventMs, wallMs) {
-  const offset = eventMs - wallMs;
+function observeTime({ knows, generated_at_ms: wallMs }) {
+  if (!knows) return;
+  const offset = knows.ts_ms - wallMs;
   streamOffsetMs = Math.abs(offset) < STREAM_TIME_MS ? 0 : offset;
+  timeKnown = true;
+}
+
+// A viewer without a list says nothing about the log's present; somebody active does.
+export function learnTime(activeUser) {
+  if (timeKnown || timeAsked) return;
+  timeAsked = true;
+  api.recommendations(activeUser).then(
+    (list) => timeKnown || observeTime(list),
+    () => {},
+  ).finally(() => (timeAsked = false));
 }
 
 function like(itemId) {
