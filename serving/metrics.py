@@ -6,7 +6,9 @@ the oldest event a snapshot newly knows about to the acknowledged delivery of th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,3 +129,12 @@ class WorkerMetrics:
             ["version", "model", "device"],
             registry=registry,
         )
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to the stage's seconds."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_seconds.labels(name).inc(time.perf_counter() - started)

@@ -41,9 +41,10 @@ MAX_DIGITS: Final = 20
     AFTER_BECAUSE,
     TASTE,
     POPULAR,
-    BEFORE_SEQUENCE,
+    DOT,
+    OFFSET,
     N_TEXTS,
-) = range(18)
+) = range(19)
 
 
 class Fragments(NamedTuple):
@@ -127,6 +128,7 @@ def write_snapshots(
     users: Fragments,
     events: Fragments,
     lists: ListColumns,
+    partitions: Int64,
     offsets: Int64,
     ts_ms: Int64,
     fallbacks: Int8,
@@ -144,11 +146,15 @@ def write_snapshots(
         bounds[i] = p
         p = put(out, p, td, te[HEAD], te[HEAD + 1])
         p = put(out, p, ud, ue[i], ue[i + 1])
-        p = put(out, p, td, te[BEFORE_SEQUENCE], te[BEFORE_SEQUENCE + 1])
+        p = put(out, p, td, te[DOT], te[DOT + 1])
+        p = put_number(out, p, partitions[i], digits)
+        p = put(out, p, td, te[DOT], te[DOT + 1])
         p = put_number(out, p, first_sequence + i, digits)
         p = put(out, p, td, te[AFTER_ID], te[AFTER_ID + 1])
         p = put(out, p, ud, ue[i], ue[i + 1])
         p = put(out, p, td, te[AFTER_USER], te[AFTER_USER + 1])
+        p = put_number(out, p, partitions[i], digits)
+        p = put(out, p, td, te[OFFSET], te[OFFSET + 1])
         p = put_number(out, p, offsets[i], digits)
         p = put(out, p, td, te[AFTER_OFFSET], te[AFTER_OFFSET + 1])
         p = put(out, p, ed, ee[i], ee[i + 1])

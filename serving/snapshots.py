@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from schemas.interning import Interner
-from schemas.runs import Int8, Int64
+from schemas.runs import Int8, Int32, Int64
 
 from .snapshot_kernels import (
     CHUNK,
@@ -118,7 +118,7 @@ class SnapshotEncoder:
         user_ids: Sequence[str],
         ranked: Ranked,
         *,
-        partition: int,
+        partition: int | Int32,
         offsets: Int64,
         event_ids: Sequence[str],
         ts_ms: Int64,
@@ -127,7 +127,7 @@ class SnapshotEncoder:
         sequence: int,
         fallbacks: Int8,
     ) -> list[bytes]:
-        """Snapshots of B users of one partition, in their order; 2 to 3 microseconds each.
+        """Snapshots of B users, in their order; 2 to 3 microseconds each.
 
         ``snapshot_id`` is ``{user_id}.{partition}.{publish sequence}``; a score has four decimals
         and stays within 0.0001 and 0.9999; places of -1 are left out.
@@ -138,6 +138,8 @@ class SnapshotEncoder:
             The user, and the last event that the list knows.
         ranked : Ranked
             Lists of the B users.
+        partition : int or Int32
+            Of that event; one for all, or (B,).
         offsets, ts_ms : Int64
             (B,) of that event.
         generated_at_ms : int
@@ -156,17 +158,20 @@ class SnapshotEncoder:
             return []
         ids = self._table.sync()
         self._check(n, ranked, offsets, event_ids, ts_ms, fallbacks)
-        texts = self._texts(partition, generated_at_ms, epoch, sequence)
+        partitions = np.broadcast_to(np.asarray(partition, dtype=np.int64), n)
+        if int(partitions.min()) < 0:
+            raise ValueError("a partition is not negative")
+        texts = self._texts(generated_at_ms, epoch, sequence)
         users, events = _json_strings(user_ids), _json_strings(event_ids)
         k = ranked.items.shape[1]
         per_item = 2 * self._table.longest + len(texts.data)
-        room = n * (k * per_item + len(texts.data) + 3 * MAX_DIGITS) + 2 * len(users.data) + len(events.data)
+        room = n * (k * per_item + len(texts.data) + 5 * MAX_DIGITS) + 2 * len(users.data) + len(events.data)
         if room + CHUNK > len(self._out):
             self._out = np.empty(room + room // 4 + SLACK, dtype=np.uint8)
         bounds = np.empty(n + 1, dtype=np.int64)
         lists = ListColumns(ranked.items, ranked.relevance, ranked.sources, ranked.reasons)
         write_snapshots(
-            self._out, bounds, texts, ids, users, events, lists, offsets, ts_ms, fallbacks,
+            self._out, bounds, texts, ids, users, events, lists, partitions, offsets, ts_ms, fallbacks,
             self._next_sequence,
         )  # fmt: skip
         self._next_sequence += n
@@ -188,13 +193,12 @@ class SnapshotEncoder:
         if int(fallbacks.min()) < FALLBACK_NONE or int(fallbacks.max()) > FALLBACK_STALE_MODEL:
             raise ValueError("unknown fallback")
 
-    def _texts(self, partition: int, generated_at_ms: int, epoch: int, sequence: int) -> Fragments:
+    def _texts(self, generated_at_ms: int, epoch: int, sequence: int) -> Fragments:
         """What is the same in all snapshots of a call, in the order of the kernel's constants."""
-        knows = f'"knows":{{"partition":{partition},"offset":'
         texts = [
             '{"schema_version":1,"snapshot_id":"',
             '","user_id":"',
-            f'","generated_at_ms":{generated_at_ms},"ttl_ms":{self._ttl_ms},{knows}',
+            f'","generated_at_ms":{generated_at_ms},"ttl_ms":{self._ttl_ms},"knows":{{"partition":',
             ',"event_id":"',
             '","ts_ms":',
             f'}},"model":{{"name":{self._model_name},"epoch":{epoch},"sequence":{sequence}}},"fallback":',
@@ -208,7 +212,8 @@ class SnapshotEncoder:
             '"}]}',
             ',"source":"embedding","propensity":1.0,"reasons":[{"kind":"matches_your_taste"}]}',
             ',"source":"popularity","propensity":1.0,"reasons":[{"kind":"popular"}]}',
-            f".{partition}.",
+            ".",
+            ',"offset":',
         ]
         encoded = [text.encode() for text in texts]
         ends = np.zeros(len(texts) + 1, dtype=np.int64)

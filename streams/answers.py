@@ -66,12 +66,12 @@ class Answers:
             "events_learned": core.n_learned,
             "duplicates": core.n_duplicates,
             "dead_letters": dict(core.n_dead),
-            "users_with_snapshot": core.n_users_published,
-            "snapshots": core.n_snapshots,
+            "users_with_snapshot": core.publisher.n_users,
+            "snapshots": core.publisher.n_snapshots,
             "pending_snapshots": core.n_pending(),
-            "event_to_snapshot_p50_s": core.latencies.quantile(0.5),
-            "event_to_snapshot_p99_s": core.latencies.quantile(0.99),
-            "event_to_snapshot_held_back_p99_s": core.latencies_held.quantile(0.99),
+            "event_to_snapshot_p50_s": core.publisher.latencies.quantile(0.5),
+            "event_to_snapshot_p99_s": core.publisher.latencies.quantile(0.99),
+            "event_to_snapshot_held_back_p99_s": core.publisher.latencies_held.quantile(0.99),
             "n_scored": board.meters[BOARD_NAMES[0]].n,
             "hit_rate_10": {
                 name: meter.hit_rate if meter.n else None for name, meter in board.meters.items()

@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
-import structlog
-from msgspec import Struct
+from numpy.typing import NDArray
 
 from learners.user_state import (
     ALREADY_APPLIED,
@@ -32,29 +29,24 @@ from learners.user_state import (
     PartitionState,
 )
 from schemas.checks import decode_item, withdrawn_item_id
-from schemas.deadletters import Reason, Rejected, Stage, headers_of
+from schemas.deadletters import Reason, Rejected, Stage
 from schemas.decoding import decode_events, rejected_at
 from schemas.errors import ContractError, UnavailableError
-from schemas.learner import Contexts, Interactions
-from schemas.runs import EventBatch, Int32, RecordRun
+from schemas.learner import Interactions
+from schemas.runs import EventBatch, Int8, Int32, RecordRun
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
-from serving.ranking import Ranked
-from serving.snapshots import SnapshotEncoder
 
 from .commits import CommitGate, Positions
-from .latency import Rate, Reservoir
+from .latency import Rate
+from .letters import LetterWriter
 from .model import Model
 from .outbox import Outbox
+from .partition import Partition, Shelf
+from .publisher import Publisher
 from .sinks import Sink
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-log = structlog.get_logger(__name__)
-
-PUBLISH_CHUNK = 512
 COMMIT_EVERY_S = 1.0
 FOLD_REASONS: dict[int, tuple[Reason, str]] = {
     LATE: ("late", "behind the partition's watermark by more than worker.lateness_ms"),
@@ -64,33 +56,6 @@ FOLD_REASONS: dict[int, tuple[Reason, str]] = {
         "murmur2 of the key names another partition; set the producer's partitioner",
     ),
 }
-FALLBACK_NONE, FALLBACK_COLD = 0, 1
-
-
-class Partition(Struct, kw_only=True):
-    """A behaviour partition as the worker holds it."""
-
-    state: PartitionState
-    outbox: Outbox
-    model_users: Int32  # (users,) model user slot, -1 before the first event
-    live_from: int = 0  # offsets below were dealt with before a restart
-    end_at_start: int = 0  # recovery ends here
-    end_seen: int = 0  # newest log end that was reported
-    last_broker_ts_ms: int = 0
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether the log at start has been folded."""
-        return self.state.next_offset >= self.end_at_start
-
-
-class Shelf(Struct, kw_only=True):
-    """A catalogue partition as the worker holds it; offsets as in `Partition`."""
-
-    next_offset: int
-    live_from: int
-    end_at_start: int
-    end_seen: int
 
 
 class WorkerCore:
@@ -120,24 +85,17 @@ class WorkerCore:
         self.partitions: dict[int, Partition] = {}
         self.shelves: dict[int, Shelf] = {}
         self.names = topic_names(settings.kafka.prefix)
-        self.latencies = Reservoir()
-        self.latencies_held = Reservoir()
         self.rate = Rate()
-        self.n_learned = self.n_snapshots = self.n_duplicates = 0
-        self.n_users_published = 0
+        self.n_learned = self.n_duplicates = 0
         self.n_committed = 0  # sum of committed offsets, as last acknowledged
         self.n_dead: dict[str, int] = {}
         self._sink = sink
         self._clock = clock
         self._hash_key = int(settings.worker.hash_key, 16)
-        self._encoder = SnapshotEncoder(
-            self.model.items,
-            model_name=settings.worker.model_name,
-            ttl_ms=settings.ranker.ttl_ms,
-            first_sequence=int(clock() * 1e6),
-        )
         self._sequence = 0
         self._gate = CommitGate()
+        self._letters = LetterWriter(sink, self._gate)
+        self.publisher = Publisher(settings, self.model, self.partitions, sink, self._gate, metrics, clock)
         self._safe: Positions = {}
         self._next_capture_s = 0.0
         self._applied_s = 0.0
@@ -221,7 +179,7 @@ class WorkerCore:
 
     def n_pending(self) -> int:
         """Users that owe a snapshot, and sends that the broker has not acknowledged."""
-        return sum(part.outbox.n_pending for part in self.partitions.values()) + self._gate.n_in_flight
+        return self.publisher.n_pending + self._gate.n_in_flight
 
     def now_s(self) -> float:
         """The clock's time."""
@@ -246,20 +204,20 @@ class WorkerCore:
         folded = [interactions for run in events if (interactions := self._fold(run)) is not None]
         if folded:
             self._learn(folded)
-        self._encoder.sync()
+        self.publisher.sync_items()
         self._applied_s += time.perf_counter() - started
 
     def _fold(self, run: RecordRun) -> Interactions | None:
         part = self.partitions.get(run.partition)
         if part is None:  # revoked while the run waited: its next owner reads it again
             return None
-        with self._stage("decode"):
+        with self.metrics.stage("decode"):
             batch = decode_events(
                 run, users=part.state.users, items=self.model.items, hash_key=self._hash_key
             )
         for rejected in batch.rejected:
             self._bury_event(part, run, rejected, "decode")
-        with self._stage("fold"):
+        with self.metrics.stage("fold"):
             folded = part.state.fold(batch)
         self._bury_folded(part, run, batch, folded.status)
         counts = np.bincount(
@@ -298,7 +256,7 @@ class WorkerCore:
 
     def _learn(self, folded: list[Interactions]) -> None:
         batch = _concatenate(folded)
-        with self._stage("learn"):
+        with self.metrics.stage("learn"):
             self.model.learn(batch, self.unavailable(), on_scored=self.metrics.scored_events.inc)
 
     def _shelve(self, run: RecordRun) -> None:
@@ -322,12 +280,12 @@ class WorkerCore:
                 outcomes.labels("dead_letter").inc()
                 if offset >= shelf.live_from:
                     self.metrics.dead_letters.labels("catalogue", error.reason).inc()
-                    self._send_letter(run, rejected_at(index, error), "decode")
+                    self._letters.send(run, rejected_at(index, error), "decode", self._sequence)
         shelf.next_offset = max(shelf.next_offset, run.next_offset)
 
     # -- dead letters ---------------------------------------------------------------------------
 
-    def _bury_folded(self, part: Partition, run: RecordRun, batch: EventBatch, status: np.ndarray) -> None:
+    def _bury_folded(self, part: Partition, run: RecordRun, batch: EventBatch, status: Int8) -> None:
         for code, (reason, message) in FOLD_REASONS.items():
             for place in np.flatnonzero(status == code):
                 field = None if reason == "wrong_partition" else "ts_ms"
@@ -341,27 +299,7 @@ class WorkerCore:
         self.n_dead[rejected.reason] = self.n_dead.get(rejected.reason, 0) + 1
         self.metrics.events.labels("dead_letter").inc()
         self.metrics.dead_letters.labels("behaviour", rejected.reason).inc()
-        self._send_letter(run, rejected, stage)
-
-    def _send_letter(self, run: RecordRun, rejected: Rejected, stage: Stage) -> None:
-        topic = f"{run.topic}.dlq"
-        offset = int(run.offsets[rejected.index])
-        headers = headers_of(rejected, topic=run.topic, partition=run.partition, offset=offset, stage=stage)
-        done = self._gate.sent(self._sequence)
-
-        def delivered(_: int, failed: int) -> None:
-            if failed:
-                raise UnavailableError(f"the broker refused a dead letter for {topic}")
-            done()
-
-        self._sink.send(
-            topic,
-            [run.keys[rejected.index]],
-            [run.values[rejected.index]],
-            delivered,
-            partition=run.partition,
-            headers=[headers],
-        )
+        self._letters.send(run, rejected, stage, self._sequence)
 
     # -- output ---------------------------------------------------------------------------------
 
@@ -375,9 +313,9 @@ class WorkerCore:
         self._applied_s = 0.0
         if self.ready:
             deadline = time.perf_counter() + budget_s
-            while self._publish_chunk() and time.perf_counter() < deadline:
+            while self.publisher.publish_chunk(self._sequence) and time.perf_counter() < deadline:
                 pass
-        with self._stage("deliver"):
+        with self.metrics.stage("deliver"):
             self._sink.poll()
         now_s = self._clock()
         if now_s >= self._next_capture_s:
@@ -387,7 +325,7 @@ class WorkerCore:
     def close(self) -> None:
         """Publish what is pending, interval or not, and wait for the broker."""
         if self.ready:
-            while self._publish_chunk(interval_ms=0):
+            while self.publisher.publish_chunk(self._sequence, interval_ms=0):
                 pass
         left = self._sink.flush(10.0)
         if left:
@@ -395,80 +333,11 @@ class WorkerCore:
         self._advance_safe()
         self._advance_safe()
 
-    def _publish_chunk(self, interval_ms: int | None = None) -> int:
-        interval = self.settings.worker.refresh_interval_ms if interval_ms is None else interval_ms
-        published = 0
-        for index, part in self.partitions.items():
-            users = part.outbox.due(int(self._clock() * 1000), interval, PUBLISH_CHUNK)
-            if len(users):
-                self._publish(index, part, users, interval)
-                published += len(users)
-        return published
-
-    def _publish(self, index: int, part: Partition, users: Int32, interval_ms: int) -> None:
-        state = part.state
-        with self._stage("rank"):
-            ranked, fallbacks = self._rank(part, users)
-        now_ms = int(self._clock() * 1000)
-        with self._stage("encode"):
-            ids = state.users.ids
-            names = [ids[user] for user in users]
-            values = self._encoder.encode(
-                names,
-                ranked,
-                partition=index,
-                offsets=state.last_offset[users],
-                event_ids=[state.last_event_id(user) for user in users],
-                ts_ms=state.last_ts_ms[users],
-                generated_at_ms=now_ms,
-                epoch=0,
-                sequence=self._sequence,
-                fallbacks=fallbacks,
-            )
-        told = part.outbox.told(users, now_ms, interval_ms)
-        done = self._gate.sent(told.sequence)
-
-        def delivered(n: int, failed: int) -> None:
-            if failed:
-                raise UnavailableError(f"the broker refused {failed} snapshots")
-            done()
-            self.n_snapshots += n
-            self.n_users_published += told.n_first
-            self.metrics.snapshots.inc(n)
-            self._observe((self._clock() * 1000 - told.since_ms) / 1000, told.held)
-
-        with self._stage("produce"):
-            self._sink.send(self.names.recommendations, [name.encode() for name in names], values, delivered)
-
-    def _rank(self, part: Partition, users: Int32) -> tuple[Ranked, np.ndarray]:
-        contexts = self.contexts(part, users)
-        ranked = self.model.ranker.rank(contexts, part.state.seen_rows(users), self.unavailable())
-        cold = (contexts.history < 0).all(axis=1)
-        return ranked, np.where(cold, FALLBACK_COLD, FALLBACK_NONE).astype(np.int8)
-
-    def contexts(self, part: Partition, users: Int32) -> Contexts:
-        """What is known about local `users` now."""
-        return Contexts(
-            users=part.model_users[users],
-            history=part.state.contexts(users),
-            now_ms=int(self._clock() * 1000),
-        )
-
-    def unavailable(self) -> np.ndarray:
+    def unavailable(self) -> NDArray[np.bool_]:
         """Mask of items that may not be recommended now."""
         return self.model.catalogue.unavailable(int(self._clock() * 1000))
 
-    def _observe(self, seconds: np.ndarray, held: np.ndarray) -> None:
-        seconds = np.maximum(seconds, 0.0)
-        for histogram, reservoir, values in (
-            (self.metrics.event_to_snapshot, self.latencies, seconds[~held]),
-            (self.metrics.held_back, self.latencies_held, seconds[held]),
-        ):
-            reservoir.extend(values)
-            histogram.observe_many(values)
-
     def _advance_safe(self) -> None:
-        pending = [s for p in self.partitions.values() if (s := p.outbox.oldest_sequence()) is not None]
         behaviour, catalogue = self.names.behaviour, self.names.catalogue
         # While the log is folded again, a position below the committed one would undo a commit.
         positions = {
@@ -480,15 +349,7 @@ class WorkerCore:
             for index, shelf in self.shelves.items()
             if shelf.next_offset >= shelf.live_from
         }
-        self._safe.update(self._gate.advance(self._sequence, positions, min(pending, default=None)))
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.metrics.stage_seconds.labels(name).inc(time.perf_counter() - started)
+        self._safe.update(self._gate.advance(self._sequence, positions, self.publisher.oldest_sequence()))
 
 
 def _concatenate(parts: list[Interactions]) -> Interactions:

@@ -193,7 +193,7 @@ class WorkerService(Service):
             }
             if safe:
                 await commit(app, safe)
-        log.info("drained", events_learned=self.core.n_learned, snapshots=self.core.n_snapshots)
+        log.info("drained", events_learned=self.core.n_learned, snapshots=self.core.publisher.n_snapshots)
 
     def _on_thread_failure(self, error: BaseException) -> None:
         if self._app is not None:
