@@ -102,7 +102,7 @@ def command(  # noqa: PLR0913, RUF100  (one parameter an option)
         late_by_s=late_by,
         sessions_per_day=sessions_per_day,
         drift=drift,
-        step_ms=LIVE_STEP_MS if live else _DEFAULTS.step_ms,
+        step_ms=LIVE_STEP_MS if live else None,
     ).checked()
     pacing = pacing_from(rate, speed, as_fast=False)
     duration_ms = None

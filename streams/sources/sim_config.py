@@ -20,12 +20,16 @@ TAGS: Final = (
     "pets", "science", "space", "history", "news", "politics", "economy", "technology", "gadgets", "gaming",
     "anime", "film", "drama", "crime", "romance", "horror", "fashion", "beauty", "art", "crafts",
     "gardening", "cars", "motorbikes", "aviation", "trains", "chess", "language", "books", "podcast",
-    "education", "children", "health", "religion", "architecture", "photography", "magic", "fishing", "military",
+    "education", "children", "health", "religion", "architecture", "photography", "magic", "fishing",
+    "military",
 )  # fmt: skip
 DEVICES: Final = ("phone", "tablet", "web", "tv")
 LIVE: Final = SURFACES.index("live")
 SHORT: Final = SURFACES.index("short_video")
 SERIAL: Final = (SURFACES.index("long_video"), SURFACES.index("tv"))
+
+_SHORT_STEP_MS: Final = 120_000
+_USERS_A_SHORT_STEP: Final = 10_000  # fewer act in arrays too small to be worth while
 
 PositiveInt = Annotated[int, Meta(ge=1, le=10_000_000)]
 Share = Annotated[float, Meta(ge=0, le=0.5)]
@@ -74,9 +78,9 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Share of sessions before which the user's taste takes up a new interest.
     zipf : float
         Exponent of popularity.
-    step_ms : int
+    step_ms : int or None
         Event time between two looks at the catalogue and its popularity (and at the lists, when
-        they are followed).
+        they are followed); None chooses two minutes, more for few users, at most an hour.
     """
 
     users: PositiveInt = 10_000
@@ -89,7 +93,17 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sessions_per_day: Annotated[float, Meta(gt=0, le=100)] = 6.0
     drift: Annotated[float, Meta(ge=0, le=1)] = 0.1
     zipf: Annotated[float, Meta(ge=0, le=3)] = 0.9
-    step_ms: Annotated[int, Meta(ge=100, le=DAY_MS)] = 120_000
+    step_ms: Annotated[int, Meta(ge=100, le=DAY_MS)] | None = None
+
+    def step(self) -> int:
+        """`step_ms`, or the choice for it.
+
+        >>> [SimulatorConfig(users=n).step() for n in (10, 2_000, 1_000_000)]
+        [3600000, 600000, 120000]
+        """
+        if self.step_ms is not None:
+            return self.step_ms
+        return max(_SHORT_STEP_MS, min(HOUR_MS, _USERS_A_SHORT_STEP * _SHORT_STEP_MS // self.users))
 
     def checked(self) -> SimulatorConfig:
         """Itself, if every value is in its range.

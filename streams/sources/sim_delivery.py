@@ -101,11 +101,11 @@ def records(rows: Rows, seed: int, snapshot_id_of: Callable[[int], str]) -> Iter
             event_id=f"sim{seed}-{seq}",
             user_id=user_name,
             item_id=item_id(item),
-            type=EVENT_TYPES[kind],  # type: ignore[arg-type]
+            type=EVENT_TYPES[kind],
             ts_ms=ts_ms,
             watch_ms=watch_ms if watch_ms >= 0 else None,
             duration_ms=duration_ms if duration_ms >= 0 else None,
-            surface=SURFACES[surface],  # type: ignore[arg-type]
+            surface=SURFACES[surface],
             device=DEVICES[device],
             session_id=f"s{user}-{session}",
             snapshot_id=snapshot_id_of(snapshot) if snapshot >= 0 else None,

@@ -73,4 +73,5 @@ class Feed:
         popular = np.searchsorted(cumulated, weight, side="right") - 1
         exploring = u > 1 - _EXPLORE_SHARE
         place = np.where(exploring, low + (v * (high - low)).astype(np.int64), popular)
-        return self._order[np.clip(place, low, high - 1)]
+        drawn: Ints = self._order[np.clip(place, low, high - 1)]
+        return drawn

@@ -201,7 +201,7 @@ def draw_rows(rows: Floats, which: Ints, uniform: Floats) -> Ints:
     """One column of each row `which`, drawn with the probabilities that stand in the row."""
     cumulated = np.cumsum(rows, axis=1)[which]
     drawn: Ints = (uniform[:, None] * cumulated[:, -1:] >= cumulated).sum(axis=1)
-    return np.minimum(drawn, rows.shape[1] - 1)
+    return drawn.clip(max=rows.shape[1] - 1)
 
 
 def item_id(number: int) -> str:

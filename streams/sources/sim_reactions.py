@@ -31,8 +31,8 @@ SIGNALS: Final = (
     ("follow", 0.02),
 )
 """Signals of an opened item; probability at interest 1, falling with its square."""
-DISLIKE_RATIO: Final = 0.03
-GIFT_RATIO: Final = 0.08
+DISLIKE_RATIO: Final = 0.08
+GIFT_RATIO: Final = 0.6
 
 
 class Reactions(Struct, frozen=True, kw_only=True):
@@ -117,7 +117,7 @@ def signals_of(reactions: Reactions, surface: Ints, rng: np.random.Generator) ->
     found = [
         (EVENT_TYPES.index(name), np.flatnonzero(rng.random(n) < ratio * eager)) for name, ratio in SIGNALS
     ]
-    annoyed = np.where(reactions.opened, (1 - reactions.interest) ** 2, 0.0)
+    annoyed = np.where(reactions.opened, (1 - reactions.interest) ** 4, 0.0)
     found.append((EVENT_TYPES.index("dislike"), np.flatnonzero(rng.random(n) < DISLIKE_RATIO * annoyed)))
     giving = rng.random(n) < np.where(surface == LIVE, GIFT_RATIO * eager, 0.0)
     found.append((EVENT_TYPES.index("gift"), np.flatnonzero(giving)))

@@ -19,7 +19,8 @@ _FORGET_BELOW: Final = 0.03
 
 # Local hours 0 .. 23: a small peak at noon, a large one in the evening.
 _HOURLY: Final = np.array(
-    [0.5, 0.25, 0.15, 0.1, 0.1, 0.15, 0.4, 0.8, 1.0, 0.9, 0.9, 1.1, 1.5, 1.3, 1.0, 1.0, 1.1, 1.3, 1.6, 1.9, 2.2, 2.3, 1.8, 1.0]
+    [0.5, 0.25, 0.15, 0.1, 0.1, 0.15, 0.4, 0.8, 1.0, 0.9, 0.9, 1.1,
+     1.5, 1.3, 1.0, 1.0, 1.1, 1.3, 1.6, 1.9, 2.2, 2.3, 1.8, 1.0]
 )  # fmt: skip
 _CUMULATED_H: Final = np.concatenate([[0.0], np.cumsum(_HOURLY) * (24 / _HOURLY.sum())])
 _HOURS: Final = np.arange(25.0)
@@ -129,15 +130,15 @@ class UserWorld:
         active_h += self._rng.exponential(size=len(users)) * self._gap_ms[users] / HOUR_MS
         day = np.floor(active_h / 24)
         local_h = day * 24 + np.interp(active_h - day * 24, _CUMULATED_H, _HOURS)
-        after = (local_h * HOUR_MS).astype(np.int64) - self._zone_ms[users]
-        return np.maximum(after, now_ms + 60_000)
+        after: Ints = (local_h * HOUR_MS).astype(np.int64) - self._zone_ms[users]
+        return after.clip(min=now_ms + 60_000)
 
 
 def draw_each(rows: Floats, uniform: Floats) -> Ints:
     """One column of every row, drawn with the probabilities that stand in it."""
     cumulated = np.cumsum(rows, axis=1)
     drawn: Ints = (uniform[:, None] * cumulated[:, -1:] >= cumulated).sum(axis=1)
-    return np.minimum(drawn, rows.shape[1] - 1)
+    return drawn.clip(max=rows.shape[1] - 1)
 
 
 def user_id(number: int) -> str:

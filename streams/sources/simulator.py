@@ -1,6 +1,6 @@
 """A believable platform: users with drifting tastes, sessions, surfaces, births and deaths of items.
 
-Time is the simulator's own: it starts at ``start_ms`` and moves in steps of ``step_ms``. In a step,
+Time is the simulator's own: it starts at ``start_ms`` and moves in steps. In a step,
 all users who are due act at once (arrays over users), again and again until nobody is due before
 the step's end. No wall clock and no hash of Python's is used: the same configuration gives the same
 bytes, but for followed lists.
@@ -86,7 +86,8 @@ class Platform:
             logits_of(self.users, self.items, np.full(len(alive), user), alive).max()
             for user in users.tolist()
         ]
-        return 1.0 / (1.0 + np.exp(-np.array(best))) - self.interest(users, items)
+        regrets: Floats = 1.0 / (1.0 + np.exp(-np.array(best))) - self.interest(users, items)
+        return regrets
 
     def step(self, span_ms: int) -> Iterator[Record]:
         """Let the next `span_ms` happen; yields what arrives in it."""
@@ -236,7 +237,7 @@ class Simulator:
         config = self.config
         self.platform = platform = Platform(config, self._lists)
         while self._duration_ms is None:
-            yield from platform.step(config.step_ms)
+            yield from platform.step(config.step())
         end_ms = config.start_ms + self._duration_ms
         while platform.now_ms < end_ms:
-            yield from platform.step(min(config.step_ms, end_ms - platform.now_ms))
+            yield from platform.step(min(config.step(), end_ms - platform.now_ms))
