@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from learners.blend import Gate
 from learners.embeddings import Embeddings
@@ -83,6 +85,15 @@ class Platform:
         if items:
             history[0, -len(items) :] = items
         return Contexts(users=np.array([-1], dtype=np.int32), history=history, now_ms=self.now_ms)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Matrices this small only wait for one another's threads."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["transitions", "embeddings"])
