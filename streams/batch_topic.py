@@ -55,7 +55,7 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
     on_revoked : callable, optional
         Awaited inside the rebalance, after the buffers were dropped: must be short.
     on_lost : callable, optional
-        TP and number of offsets that retention deleted before they were read.
+        TP and number of offsets that retention deleted before they were read; must not raise.
     """
 
     max_records: int = 4096

@@ -22,7 +22,8 @@ from mode.supervisors import SupervisorStrategy
 from schemas.runs import RecordRun
 
 from .batch_topic import BatchTopic, PartitionStart
-from .transport_thread import COMMITTED, RunThread, report_lost
+from .transport_positions import COMMITTED, report_lost
+from .transport_thread import RunThread
 
 POLL_TOUCHES_PER_INTERVAL = 4
 LONGEST_TOUCH_INTERVAL_S = 5.0

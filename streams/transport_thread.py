@@ -19,8 +19,8 @@ import aiokafka
 import numpy as np
 import structlog
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.errors import ConsumerStoppedError
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiokafka_TP
 from faust.types import TP
 
@@ -28,6 +28,7 @@ from schemas.errors import StateError
 from schemas.runs import RecordRun
 
 from .batch_topic import BatchTopic, PartitionStart
+from .transport_positions import LONGEST_COMMIT_S, commit_offsets, report_lost, start
 
 log = structlog.get_logger(__name__)
 
@@ -38,13 +39,6 @@ FETCH_MAX_WAIT_MS = 100
 next fetch only, so this bounds what it waits; new data is answered at once anyhow."""
 
 ISOLATION = "read_committed"
-COMMIT_ATTEMPTS = 3
-COMMIT_TIMEOUT_S = 5.0
-COMMIT_BACKOFF_S = 0.2
-LOOKUP_BACKOFF_S = 0.5
-
-COMMITTED = object()
-"""Marks a partition that starts at its committed offset."""
 
 
 def _as_is(_tp: object, record: Any) -> Any:
@@ -242,95 +236,20 @@ class RunThread(AIOKafkaConsumerThread):
         return found
 
     async def start_batches(self, wanted: Mapping[TP, object]) -> dict[TP, PartitionStart]:
-        """Seek each partition to its wanted offset (int, None for the beginning, or `COMMITTED`).
+        """Seek batch partitions; see `streams.transport_positions.start`."""
 
-        Raises
-        ------
-        StateError
-            When a wanted offset lies behind the end of the log: the log is not the one that the
-            position was taken from.
-        """
-        return await self.run_in_thread(self._start_batches(wanted))
+        async def seek() -> dict[TP, PartitionStart]:
+            starts = await start(self._ensure_consumer(), wanted)
+            self._expected.update((tp, begun.start) for tp, begun in starts.items())
+            return starts
 
-    async def _start_batches(self, wanted: Mapping[TP, object]) -> dict[TP, PartitionStart]:
-        consumer = self._ensure_consumer()
-        partitions = [ensure_aiokafka_TP(tp) for tp in wanted]
-        beginnings, ends, committed = await self._look_up(consumer, partitions)
-        starts: dict[TP, PartitionStart] = {}
-        for tp, wish in wanted.items():
-            beginning, end = beginnings[tp], ends[tp]
-            start = committed[tp] if wish is COMMITTED else wish
-            if not isinstance(start, int):
-                start = beginning
-            if start > end:
-                raise StateError(
-                    f"{tp.topic}[{tp.partition}] ends at offset {end}, but its position is {start}: "
-                    "the log was truncated or the topic was created anew"
-                )
-            lost = max(0, beginning - start)
-            start = max(start, beginning)
-            consumer.seek(ensure_aiokafka_TP(tp), start)
-            self._expected[tp] = start
-            starts[tp] = PartitionStart(start=start, committed=committed[tp], end=end, lost=lost)
-        return starts
-
-    async def _look_up(
-        self, consumer: aiokafka.AIOKafkaConsumer, partitions: list[Any]
-    ) -> tuple[dict[TP, int], dict[TP, int], dict[TP, int | None]]:
-        while True:
-            if not set(partitions) <= consumer.assignment():
-                raise IllegalStateError("partitions were revoked while their positions were looked up")
-            try:
-                (beginnings, ends), committed = await asyncio.gather(
-                    asyncio.gather(consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)),
-                    asyncio.gather(*(consumer.committed(tp) for tp in partitions)),
-                )
-            except IllegalStateError:
-                raise
-            except KafkaError as error:
-                log.warning("position_lookup_failed", error=repr(error))
-                await asyncio.sleep(LOOKUP_BACKOFF_S)
-            else:
-                return beginnings, ends, dict(zip(partitions, committed, strict=True))
+        return await self.run_in_thread(seek())
 
     async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets *next to read*; see `streams.transport.commit`."""
         try:
-            async with asyncio.timeout(COMMIT_ATTEMPTS * (COMMIT_TIMEOUT_S + COMMIT_BACKOFF_S) + 1.0):
-                return await self.run_in_thread(self._commit_positions(offsets))
-        except (ConsumerStoppedError, TimeoutError) as error:
+            async with asyncio.timeout(LONGEST_COMMIT_S):
+                return await self.run_in_thread(commit_offsets(self._ensure_consumer(), offsets))
+        except (ConsumerNotStarted, ConsumerStoppedError, TimeoutError) as error:
             log.warning("commit_failed", error=repr(error))
             return False
-
-    async def _commit_positions(self, offsets: Mapping[TP, int]) -> bool:
-        for attempt in range(1, COMMIT_ATTEMPTS + 1):
-            if self._consumer is None:
-                return False
-            mine = {
-                ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
-                for tp, offset in offsets.items()
-                if tp in self._consumer.assignment()
-            }
-            if not mine:
-                return False
-            try:
-                async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                    await self._consumer.commit(mine)
-            except (CommitFailedError, IllegalStateError) as error:
-                # Rebalanced: whoever holds the partitions now commits them.
-                log.info("commit_overtaken_by_rebalance", error=repr(error))
-                return False
-            except (KafkaError, TimeoutError) as error:
-                log.warning("commit_failed", error=repr(error), attempt=attempt)
-                if attempt < COMMIT_ATTEMPTS:
-                    await asyncio.sleep(COMMIT_BACKOFF_S * attempt)
-            else:
-                return len(mine) == len(offsets)
-        return False
-
-
-def report_lost(batch: BatchTopic, tp: TP, n_lost: int) -> None:
-    """Log and hand on that retention deleted `n_lost` offsets before they were read."""
-    log.error("events_lost", topic=tp.topic, partition=tp.partition, n_lost=n_lost)
-    if batch.options.on_lost is not None:
-        batch.options.on_lost(tp, n_lost)
