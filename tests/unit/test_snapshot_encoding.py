@@ -210,6 +210,23 @@ def test_earlier_bytes_are_not_written_over() -> None:
     assert first[0] == kept
 
 
+def test_partitions_may_differ_by_user() -> None:
+    rng = np.random.default_rng(7)
+    encoder = SnapshotEncoder(Interner(["a"]), model_name="m", ttl_ms=1)
+    values = encoder.encode(
+        ["u", "w"],
+        some_lists(rng, 2, 2, 1),
+        partition=np.array([3, 12], dtype=np.int32),
+        generated_at_ms=1,
+        epoch=0,
+        sequence=0,
+        **columns_of(rng, ["e", "f"]),  # type: ignore[arg-type]
+    )
+    snapshots = [decode(value) for value in values]
+    assert [snapshot.knows.partition for snapshot in snapshots] == [3, 12]
+    assert [snapshot.snapshot_id for snapshot in snapshots] == ["u.3.0", "w.12.1"]
+
+
 def test_no_users_no_snapshots() -> None:
     encoder = SnapshotEncoder(Interner(["a"]), model_name="m", ttl_ms=1)
     rng = np.random.default_rng(4)
