@@ -92,6 +92,12 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[int, Meta(ge=1_024, le=100_000_000)],
         Meta(description="events a partition within which an event_id is recognised again"),
     ] = 1_000_000
+    compression: Annotated[
+        Literal["none", "gzip", "snappy", "lz4", "zstd"],
+        Meta(
+            description="codec of published messages; none can be read by every client without a further library"
+        ),
+    ] = "none"
     hash_key: Annotated[
         str,
         Meta(

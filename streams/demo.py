@@ -23,7 +23,8 @@ from schemas.settings import Settings
 
 from .broker import LocalBroker
 from .processes import Child, http_json
-from .sources import Pacing, Source, replay
+from .sources import Pacing, Source, replay, select
+from .sources.selection import span_ms
 from .topics import create_topics
 
 READY_TIMEOUT_S = 300.0  # the first start compiles
@@ -98,7 +99,7 @@ def run_demo(
         worker.wait_ready(f"{worker_url}/health/ready", READY_TIMEOUT_S)
         gateway.wait_ready(f"{gateway_url}/health/ready", READY_TIMEOUT_S)
         say(f"ready: open {gateway_url}/ to watch it live")
-        feeder = _Feeder(source, kafka, rate)
+        feeder = _Feeder(_ending_now(source), kafka, rate)
         feeder.start()
         try:
             _watch(
@@ -109,6 +110,16 @@ def run_demo(
         stats = _drained(feeder.events, worker, worker_url)
         wall_s = time.monotonic() - started
     return _report(feeder.events, stats, wall_s)
+
+
+def _ending_now(source: Source) -> Source:
+    """The source with its times moved so that its last event is of now.
+
+    Someone who tries the page or posts an event of this moment must not make the rest of the
+    sample late.
+    """
+    _, last_ms = span_ms(source)
+    return select(source, shift_ms=int(time.time() * 1000) - last_ms)
 
 
 class _Feeder:

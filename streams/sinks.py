@@ -64,20 +64,21 @@ class _Batch:
 
 
 class KafkaSink:
-    """Idempotent producer with lz4 and a short linger; one a process, used by one thread.
+    """Idempotent producer with a short linger; one a process, used by one thread.
 
     Errors of a message are counted through its batch; only a fatal error of the producer raises.
     """
 
-    def __init__(self, config: dict[str, Any], *, linger_ms: int = 5) -> None:
+    def __init__(self, config: dict[str, Any], *, compression: str = "none", linger_ms: int = 5) -> None:
         self._fatal: KafkaError | None = None
         self._producer = Producer(
             config
             | {
                 "enable.idempotence": True,
                 "acks": "all",
-                "compression.type": "lz4",
+                "compression.type": compression,
                 "linger.ms": linger_ms,
+                "message.timeout.ms": 0,  # a broker that is away is waited for, not given up on
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 262_144,
                 "batch.size": 1_000_000,

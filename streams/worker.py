@@ -213,7 +213,11 @@ def run_worker(settings: Settings) -> NoReturn:
     log.info("warming_up")
     log.info("warmed_up", seconds=round(warm_up(settings), 2))
     registry = CollectorRegistry()
-    core = WorkerCore(settings, KafkaSink(confluent_config(settings.kafka)), WorkerMetrics(registry))
+    core = WorkerCore(
+        settings,
+        KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression),
+        WorkerMetrics(registry),
+    )
     service = WorkerService(settings, core)
     app = build_app(settings, services=[service])
     service.bind(app)
