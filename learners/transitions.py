@@ -7,9 +7,10 @@ history before it, d = 1 .. n_lags::
     T_forward[a_d -> x] += v / d      T_backward[x -> a_d] += v / d      T_next[a_1 -> x] += v
 
 and the row sums likewise. A full row gives the place of its lightest neighbour (total over the
-channels) to the newcomer, which goes on from the weight it finds there: space-saving, so
-sum_k w[a, k, c] = rowsum[a, c] always, and a neighbour's weight is too high by at most the least
-weight in the row. Scores, j = 0 for the newest history item::
+channels) to the newcomer, which goes on from three quarters of the weight it finds there; the rest
+leaves the row sum too. So sum_k w[a, k, c] = rowsum[a, c] always, and a neighbour's weight is too
+high by less than the least weight in the row. (Space-saving, with a leak: see `INHERITED`.)
+Scores, j = 0 for the newest history item::
 
     s_c(b) = sum_j gamma_c^j T_c[a_j -> b] / (sum_b' T_c[a_j -> b'] + kappa)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from learners.markov import FirstOrderMarkov
-from learners.transition_kernels import REBASE_HALF_LIVES
+from learners.transition_kernels import INHERITED, REBASE_HALF_LIVES
 from learners.transitions import GAMMAS, Transitions
 from schemas.errors import StateError
 from schemas.learner import Contexts, Interactions
@@ -147,7 +147,8 @@ def test_the_lightest_neighbour_gives_way() -> None:
             learner.learn_many(visits([0, follower]))
     assert set(learner.view().nbr[0].tolist()) == {1, 3}
     assert weight_of(learner, 0, 1)[0] == 3.0
-    assert weight_of(learner, 0, 3)[0] == 2.0  # too high by what it found, and by no more
+    assert weight_of(learner, 0, 3)[0] == 1.0 + INHERITED  # too high by what it took over, and no more
+    assert learner.view().rowsum[0, 0] == 4.0 + INHERITED
 
 
 def test_a_frequent_follower_cannot_be_crowded_out() -> None:
