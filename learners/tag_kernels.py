@@ -13,10 +13,10 @@ from .transition_kernels import Bools, decay_exponent, reference_of
 
 
 class ItemTags(NamedTuple):
-    """Tag slots of every item: ``pool[start[i] : start[i] + count[i]]``."""
+    """Tag slots of every item: ``pool[start[i] : start[i] + length[i]]``."""
 
     start: Int64  # (N,)
-    count: Int32  # (N,) 0 for an item without tags
+    length: Int32  # (N,) 0 for an item without tags
     pool: Int32  # (P,)
 
 
@@ -34,7 +34,7 @@ def learn_tags(
     per_ms: float,
 ) -> None:
     """Spread each move from `last` to a fresh positive over all pairs of their tags."""
-    n = len(tags.count)
+    n = len(tags.length)
     for i in range(len(items)):
         a, x = last[i], items[i]
         if not fresh[i] or weights[i] <= 0.0:
@@ -49,12 +49,12 @@ def learn_tags(
                     for h in range(len(rowsum)):
                         matrix[g, h] *= factor
                 clock[0] = reference
-        if a < 0 or a >= n or x < 0 or x >= n or tags.count[a] == 0 or tags.count[x] == 0:
+        if a < 0 or a >= n or x < 0 or x >= n or tags.length[a] == 0 or tags.length[x] == 0:
             continue
         v = weights[i] * 2.0 ** decay_exponent(ts_ms[i], clock[0], per_ms)
-        v /= tags.count[a] * tags.count[x]
-        for p in range(tags.start[a], tags.start[a] + tags.count[a]):
-            for q in range(tags.start[x], tags.start[x] + tags.count[x]):
+        v /= tags.length[a] * tags.length[x]
+        for p in range(tags.start[a], tags.start[a] + tags.length[a]):
+            for q in range(tags.start[x], tags.start[x] + tags.length[x]):
                 matrix[tags.pool[p], tags.pool[q]] += v
                 rowsum[tags.pool[p]] += v
 
@@ -68,11 +68,11 @@ def next_tags(
     h, total, discount = len(history), 0.0, 1.0
     for j in range(min(n_lags, h)):
         a = history[h - 1 - j]
-        if 0 <= a < len(tags.count):
-            for p in range(tags.start[a], tags.start[a] + tags.count[a]):
+        if 0 <= a < len(tags.length):
+            for p in range(tags.start[a], tags.start[a] + tags.length[a]):
                 t = tags.pool[p]
                 if rowsum[t] > 0.0:
-                    v = discount / tags.count[a]
+                    v = discount / tags.length[a]
                     total += v
                     for g in range(len(out)):
                         out[g] += v * matrix[t, g] / rowsum[t]
@@ -102,9 +102,9 @@ def score_tags(
             continue
         for q in range(len(items)):
             b = items[q]
-            if b < 0 or b >= len(tags.count) or tags.count[b] == 0:
+            if b < 0 or b >= len(tags.length) or tags.length[b] == 0:
                 continue
             total = 0.0
-            for p in range(tags.start[b], tags.start[b] + tags.count[b]):
+            for p in range(tags.start[b], tags.start[b] + tags.length[b]):
                 total += mixture[tags.pool[p]]
-            out[i, q] = total / tags.count[b]
+            out[i, q] = total / tags.length[b]

@@ -79,7 +79,7 @@ class TagChain:
         self._rowsum: Float64 = np.zeros(capacity, dtype=np.float64)
         self._items = ItemTags(
             start=np.zeros(_FIRST_ITEMS, dtype=np.int64),
-            count=np.zeros(_FIRST_ITEMS, dtype=np.int32),
+            length=np.zeros(_FIRST_ITEMS, dtype=np.int32),
             pool=np.zeros(4 * _FIRST_ITEMS, dtype=np.int32),
         )
         self._n_pool = 0
@@ -115,16 +115,16 @@ class TagChain:
         found = (self._tag(tag) for tag in dict.fromkeys(tags))
         slots = np.array([slot for slot in found if slot >= 0], dtype=np.int32)
         items = self._items
-        if item >= len(items.count):
-            items = items._replace(start=grown(items.start, item + 1), count=grown(items.count, item + 1))
-        if len(slots) > items.count[item]:
+        if item >= len(items.length):
+            items = items._replace(start=grown(items.start, item + 1), length=grown(items.length, item + 1))
+        if len(slots) > items.length[item]:
             items = items._replace(pool=grown(items.pool, self._n_pool + len(slots)))
-            self._n_dead += int(items.count[item])
+            self._n_dead += int(items.length[item])
             items.start[item] = self._n_pool
             self._n_pool += len(slots)
         else:
-            self._n_dead += int(items.count[item]) - len(slots)
-        items.count[item] = len(slots)
+            self._n_dead += int(items.length[item]) - len(slots)
+        items.length[item] = len(slots)
         items.pool[items.start[item] : items.start[item] + len(slots)] = slots
         self._items = items
         if self._n_dead > 1_024 and 2 * self._n_dead > self._n_pool:
@@ -132,9 +132,9 @@ class TagChain:
 
     def item_tags(self, item: int) -> list[str]:
         """Tags of an item as they are used here."""
-        if not 0 <= item < len(self._items.count):
+        if not 0 <= item < len(self._items.length):
             return []
-        start, count = int(self._items.start[item]), int(self._items.count[item])
+        start, count = int(self._items.start[item]), int(self._items.length[item])
         return [self.tags.id_of(int(slot)) for slot in self._items.pool[start : start + count]]
 
     def probabilities(self) -> Float64:
@@ -276,18 +276,18 @@ class TagChain:
     def _item_lists(self) -> tuple[Int32, Int32]:
         """Number of tags by item up to the last that has any, and all tags in item order."""
         items = self._items
-        having = np.flatnonzero(items.count)
+        having = np.flatnonzero(items.length)
         n = int(having[-1]) + 1 if len(having) else 0
         slices = [
             items.pool[start : start + count]
-            for start, count in zip(items.start[having], items.count[having], strict=True)
+            for start, count in zip(items.start[having], items.length[having], strict=True)
         ]
-        return items.count[:n].copy(), np.concatenate([_NONE, *slices])
+        return items.length[:n].copy(), np.concatenate([_NONE, *slices])
 
     def _restore_items(self, lists: tuple[Int32, Int32]) -> None:
         counts, pool = lists
         starts = np.cumsum(counts, dtype=np.int64) - counts
-        self._items = ItemTags(start=starts, count=counts, pool=pool)
+        self._items = ItemTags(start=starts, length=counts, pool=pool)
         self._n_pool, self._n_dead = len(pool), 0
 
 

@@ -100,7 +100,7 @@ class PartitionState:
 
     Notes
     -----
-    Cost: about 0.3 microseconds an event, and 4 (history + seen) + 350 bytes a user.
+    Cost: 0.8 microseconds an event at 50 000 users; 4 (history + seen) + 350 bytes a user.
     """
 
     def __init__(
