@@ -94,15 +94,13 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 1_000_000
     compression: Annotated[
         Literal["none", "gzip", "snappy", "lz4", "zstd"],
-        Meta(
-            description="codec of published messages; every client can read none without a further library"
-        ),
+        Meta(description="codec of published messages; every client can read none without a further library"),
     ] = "none"
     hash_key: Annotated[
         str,
         Meta(
             pattern="^[0-9a-f]{32}$",
-            description="key of the event_id hashes, 32 hex digits; choose your own if you do not trust producers",
+            description="key of the event_id hashes, 32 hex digits; choose your own where any may produce",
         ),
     ] = "7265656c666c6f77206576656e742069"
     session_gap_ms: Annotated[PositiveInt, Meta(description="a pause this long starts a new session")] = (

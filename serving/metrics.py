@@ -57,6 +57,7 @@ class WorkerMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.applied = self.events.labels("applied")
         self.dead_letters = Counter(
             "reelflow_dead_letters",
             "Dead letters written, by input and reason",

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from schemas.errors import ContractError
 from schemas.interning import Interner
 from schemas.records import Item
 
@@ -42,8 +43,20 @@ class Catalogue:
         return len(self._facts)
 
     def put(self, item: Item) -> int:
-        """Take in an item; returns its slot."""
+        """Take in an item; returns its slot.
+
+        Raises
+        ------
+        ContractError
+            A new item, and as many are known as learner.max_items allows.
+        """
         slot = self._items.get(item.item_id)
+        if slot < 0:
+            raise ContractError(
+                "$.item_id: a new id, and as many are known as learner.max_items allows",
+                reason="capacity",
+                field="item_id",
+            )
         self._grow(slot + 1)
         self._withdrawn[slot] = False
         self._expires_ms[slot] = NEVER_MS if item.expires_ts_ms is None else item.expires_ts_ms

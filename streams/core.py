@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from learners.user_state import (
     ALREADY_APPLIED,
-    APPLIED,
     DUPLICATE,
     FUTURE,
     LATE,
@@ -219,18 +218,12 @@ class WorkerCore:
             self._bury_event(part, run, rejected, "decode")
         with self.metrics.stage("fold"):
             folded = part.state.fold(batch)
-        self._bury_folded(part, run, batch, folded.status)
-        counts = np.bincount(
-            folded.status, minlength=max(*FOLD_REASONS, APPLIED, DUPLICATE, ALREADY_APPLIED) + 1
-        )
-        n_applied = int(counts[APPLIED])
+        n_applied = len(folded.rows)
         self.n_learned += n_applied
-        self.n_duplicates += int(counts[DUPLICATE])
-        events = self.metrics.events
-        events.labels("applied").inc(n_applied)
-        events.labels("duplicate").inc(int(counts[DUPLICATE]))
-        events.labels("already_applied").inc(int(counts[ALREADY_APPLIED]))
+        self.metrics.applied.inc(n_applied)
         self.rate.add(self._clock(), n_applied)
+        if n_applied < len(batch):
+            self._account(part, run, batch, folded.status)
         if not n_applied:
             return None
         part.last_broker_ts_ms = int(run.timestamps_ms[-1])
@@ -285,7 +278,12 @@ class WorkerCore:
 
     # -- dead letters ---------------------------------------------------------------------------
 
-    def _bury_folded(self, part: Partition, run: RecordRun, batch: EventBatch, status: Int8) -> None:
+    def _account(self, part: Partition, run: RecordRun, batch: EventBatch, status: Int8) -> None:
+        """Count what was not applied, and bury what has a reason."""
+        n_duplicates = int(np.count_nonzero(status == DUPLICATE))
+        self.n_duplicates += n_duplicates
+        self.metrics.events.labels("duplicate").inc(n_duplicates)
+        self.metrics.events.labels("already_applied").inc(int(np.count_nonzero(status == ALREADY_APPLIED)))
         for code, (reason, message) in FOLD_REASONS.items():
             for place in np.flatnonzero(status == code):
                 field = None if reason == "wrong_partition" else "ts_ms"

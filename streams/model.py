@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from learners.drift import DriftMonitor
-from learners.evaluation import PrequentialBoard, rank_of
 from numpy.typing import NDArray
 
 from learners.baselines import lists_with_popular
 from learners.blend import Gate
 from learners.device import resolve_device
+from learners.drift import DriftMonitor
 from learners.embeddings import Embeddings
+from learners.evaluation import PrequentialBoard, rank_of
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
 from learners.tags import TagChain
@@ -138,9 +138,7 @@ class Model:
 
     def put_item(self, item: Item) -> None:
         """Take in catalogue facts."""
-        slot = self.catalogue.put(item)
-        if slot >= 0:
-            self.tags.set_item_tags(slot, item.tags)
+        self.tags.set_item_tags(self.catalogue.put(item), item.tags)
 
     def popular(self, limit: int, withdrawn: Bools) -> tuple[Int32, Float32]:
         """The most popular available items and their shares."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from schemas.errors import ContractError
 from schemas.interning import Interner
 from schemas.records import Item
 from streams.catalogue import Catalogue
@@ -34,3 +37,12 @@ def test_grows() -> None:
     mask = catalogue.unavailable(0)
     assert len(mask) == 3_000
     assert mask.sum() == 1
+
+
+def test_a_full_table_refuses_new_items_and_keeps_known_ones() -> None:
+    catalogue = Catalogue(Interner(capacity=1))
+    catalogue.put(Item(item_id="a"))
+    with pytest.raises(ContractError, match="max_items"):
+        catalogue.put(Item(item_id="b"))
+    assert catalogue.put(Item(item_id="a", title="A")) == 0
+    assert catalogue.unavailable(0).tolist() == [False]
