@@ -22,7 +22,7 @@ from schemas.errors import BrokerError
 
 from .broker_folder import BrokerFolder, BrokerState, new_cluster_id, server_properties
 from .broker_install import KAFKA_VERSION, install
-from .broker_process import HOST, POLL_S, answers, free_port, is_free, java_command, spawn, until
+from .broker_process import HOST, POLL_S, answers, ended, free_port, is_free, java_command, spawn, until
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -154,7 +154,7 @@ class LocalBroker:
                 pass
             except PermissionError:
                 raise BrokerError(f"process {pid} of the broker belongs to another user") from None
-            if until(lambda: not self.folder.locked(), STOP_TIMEOUT_S):
+            if until(lambda: self._ended(pid), STOP_TIMEOUT_S):
                 break
         else:
             raise BrokerError(f"process {pid} of the broker does not end")
@@ -274,6 +274,11 @@ class LocalBroker:
         raise BrokerError(
             f"the broker did not answer within {self._timeout_s:.0f} s; its log ends:\n{self.folder.tail()}"
         )
+
+    def _ended(self, pid: int) -> bool:
+        if self._process is not None:
+            self._process.poll()
+        return not self.folder.locked() and ended(pid)
 
     def _died(self) -> BrokerError:
         return BrokerError(f"the broker in {self.folder.path} has died; its log ends:\n{self.folder.tail()}")

@@ -69,6 +69,18 @@ def spawn(
     )
 
 
+def ended(pid: int) -> bool:
+    """Whether a process is gone; one that only waits to be collected by its parent counts as gone."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's process by now, or not Linux
+        return False
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
 def answers(port: int, cluster_id: str) -> bool:
     """Whether the broker of this very cluster answers at `port` and accepts work; at most about 2 s."""
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -144,18 +146,38 @@ def _count(n: int, noun: str) -> str:
 
 @contextmanager
 def _admin(kafka: KafkaSettings, timeout_s: float) -> Iterator[AdminClient]:
-    for address in kafka.bootstrap.split(","):
-        _, colon, port = address.rpartition(":")
-        if colon and not (port.isdecimal() and 0 < int(port) < 65_536):
-            raise ConfigurationError("kafka.bootstrap", f"{address!r} is not host:port")
-    limit_ms = int(timeout_s * 1000)
-    limits = {"bootstrap_timeout_ms": limit_ms, "request_timeout_ms": limit_ms}
+    deadline = time.monotonic() + timeout_s
+    unavailable = f"no broker answers at {kafka.bootstrap} (waited {timeout_s:g} s)"
+    # The library leaks a socket for each refused connection, so it is let go only once there is someone.
+    while not any(_accepts(address) for address in _addresses(kafka)):
+        if time.monotonic() > deadline:
+            raise UnavailableError(unavailable)
+        time.sleep(0.1)
+    limit_ms = max(1_000, int((deadline - time.monotonic()) * 1000))
     try:
-        with AdminClient(**kafka_python_config(kafka), **limits) as admin:
+        with AdminClient(
+            **kafka_python_config(kafka), bootstrap_timeout_ms=limit_ms, request_timeout_ms=limit_ms
+        ) as admin:
             yield admin
     except RetriableError as error:
-        raise UnavailableError(
-            f"no broker answers at {kafka.bootstrap} (waited {timeout_s:g} s): {error}"
-        ) from None
+        raise UnavailableError(f"{unavailable}: {error}") from None
     except KafkaError as error:
         raise TopicError(f"the broker at {kafka.bootstrap} refused: {error}") from None
+
+
+def _addresses(kafka: KafkaSettings) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for address in kafka.bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ConfigurationError("kafka.bootstrap", f"{address!r} is not host:port")
+        found.append((host.strip("[]"), int(port)))
+    return found
+
+
+def _accepts(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -22,6 +22,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
 from streams.broker import LocalBroker
 from streams.broker_folder import new_cluster_id
+from streams.broker_process import ended
 from streams.topics import check_topics, create_topics
 
 pytestmark = pytest.mark.integration
@@ -40,11 +41,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 
 def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    return not ended(pid)
 
 
 def port_of(broker: LocalBroker) -> int:
@@ -162,7 +159,7 @@ def test_a_killed_broker_is_noticed_and_can_be_started_again(tmp_path: Path) -> 
     with LocalBroker(tmp_path / "data") as broker:
         broker.check()
         os.kill(pid_of(broker), signal.SIGKILL)
-        until(lambda: not broker.status().running)
+        until(lambda: not broker.folder.locked())
         with pytest.raises(BrokerError, match="has died"):
             broker.check()
         with pytest.raises(BrokerError, match="no broker is running"):
@@ -186,7 +183,7 @@ def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         broker = LocalBroker(tmp_path / "data")
         pid = pid_of(broker)
         parent.kill()
-    until(lambda: not broker.status().running)
+    until(lambda: not broker.folder.locked())
     until(lambda: not alive(pid))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from schemas.errors import BrokerError
 from streams.broker import LocalBroker
 from streams.broker_folder import BrokerFolder, BrokerState, new_cluster_id, server_properties
 from streams.broker_install import KAFKA_VERSION
+from streams.broker_process import ended, until
 
 
 def used_folder(path: Path, *, kafka: str = KAFKA_VERSION, data_cluster: str | None = None) -> BrokerFolder:
@@ -128,3 +131,13 @@ def test_nothing_runs_in_a_new_folder(tmp_path: Path) -> None:
         broker.stop()
     assert not broker.clean()
     assert not (tmp_path / "data").exists()
+
+
+def test_a_process_has_ended_when_it_is_gone_or_a_zombie() -> None:
+    assert not ended(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.read()  # its end closes the pipe; nobody has collected it yet
+        assert until(lambda: ended(child.pid), 10)
+        assert child.returncode is None
+    assert ended(child.pid)
