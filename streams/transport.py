@@ -23,7 +23,7 @@ from schemas.runs import RecordRun
 
 from .batch_topic import BatchTopic, PartitionStart
 from .transport_positions import COMMITTED, report_lost
-from .transport_thread import RunThread
+from .transport_thread import RunThread, Taken
 
 POLL_TOUCHES_PER_INTERVAL = 4
 LONGEST_TOUCH_INTERVAL_S = 5.0
@@ -35,7 +35,6 @@ class Consumer(driver.Consumer):
     _thread: RunThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._epoch = 0
         self._to_start: frozenset[TP] = frozenset()
         self._starting = asyncio.Lock()
         super().__init__(*args, **kwargs)
@@ -50,11 +49,11 @@ class Consumer(driver.Consumer):
         self._thread.wake()
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - the base's signature
-        epoch = self._epoch
         records = await super()._getmany(active_partitions, timeout)
         # Taken before a rebalance, arriving after its seek: delivering it would skip what lies
         # between the new position and this run.
-        return records if epoch == self._epoch else {}
+        stale = isinstance(records, Taken) and records.epoch != self._thread.epoch
+        return {} if stale else records
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, RecordRun):
@@ -91,7 +90,7 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Claim, then let Faust go on; aiokafka would only log an error from here."""
-        self._epoch += 1
+        self._thread.epoch += 1
         try:
             batches = self._find_batches()
             self._thread.batches = batches
@@ -106,7 +105,7 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let Faust drop its buffers, then tell the owners of batch topics."""
-        self._epoch += 1
+        self._thread.epoch += 1
         try:
             await super().on_partitions_revoked(revoked)
             for topic, partitions in self._by_topic(revoked):

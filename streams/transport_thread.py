@@ -45,12 +45,29 @@ def _as_is(_tp: object, record: Any) -> Any:
     return record
 
 
+class Taken(dict[TP, list[Any]]):
+    """Records by partition, and the epoch (see `RunThread.epoch`) in which they were taken."""
+
+    epoch: int = 0
+
+
 class RunThread(AIOKafkaConsumerThread):
-    """Reads batch topics as runs and all others as Faust does."""
+    """Reads batch topics as runs and all others as Faust does.
+
+    Attributes
+    ----------
+    batches : Mapping[str, BatchTopic]
+        The batch topics of the current assignment.
+    epoch : int
+        Counted up by the main loop whenever a rebalance begins or ends. A fetch never outlives
+        its epoch: what it took before a seek must not arrive after it, and it must not take
+        anything once nobody would believe it.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.batches: Mapping[str, BatchTopic] = {}
+        self.epoch = 0
         self._expected: dict[TP, int] = {}
         self._waker: asyncio.Future[None] | None = None
 
@@ -111,9 +128,11 @@ class RunThread(AIOKafkaConsumerThread):
         active_partitions: set[TP],
         timeout: float | None = None,  # noqa: ASYNC109 - the base's signature
         max_records: int | None = None,
-    ) -> dict[TP, list[Any]]:
+    ) -> Taken:
+        taken = Taken()
+        taken.epoch = self.epoch
         if not self.consumer.flow_active:
-            return {}
+            return taken
         fetcher = consumer._fetcher
         subscriptions = fetcher._subscriptions
         if consumer._closed or fetcher._closed:
@@ -123,13 +142,12 @@ class RunThread(AIOKafkaConsumerThread):
             while True:
                 if subscriptions.reassignment_in_progress:
                     await self._wait(subscriptions.wait_for_assignment(), deadline - monotonic())
-                # A rebalance may have begun meanwhile: what is taken now would be dropped later.
-                if fetcher._closed or not self._flowing():
-                    return {}
-                records = self._take(fetcher, active_partitions, max_records)
+                if fetcher._closed or self.epoch != taken.epoch or not self._flowing():
+                    return taken
+                taken.update(self._take(fetcher, active_partitions, max_records))
                 left_s = deadline - monotonic()
-                if records or left_s <= 0:
-                    return records
+                if taken or left_s <= 0:
+                    return taken
                 await self._wait(fetcher._create_fetch_waiter(), left_s)
 
     def _flowing(self) -> bool:
