@@ -21,10 +21,13 @@ help: ## show this help
 	@echo "  make demo ARGS='...'    further options, see reelflow demo --help"
 	@echo "  make CPU_INDEX=URL ...  install torch from an index with CPU-only builds"
 
-$(STAMP): requirements.lock pyproject.toml
+$(BIN)/uv: requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reelflow needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.lock
+	@touch $@
+
+$(STAMP): requirements.lock pyproject.toml $(BIN)/uv
 	@echo "installing dependencies into $(VENV)"
 ifeq ($(CPU_INDEX),)
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
@@ -85,7 +88,7 @@ wheel: $(STAMP) ## build sdist and wheel, check them, test the wheel in a fresh 
 	@$(BIN)/python tests/wheel_smoke.py dist/*.whl
 
 .PHONY: lock
-lock: ## resolve requirements.lock again from pyproject.toml
+lock: $(BIN)/uv ## resolve requirements.lock again from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group dev pyproject.toml --output-file requirements.lock
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - --output-file requirements-uv.lock
 

@@ -45,8 +45,8 @@ def main() -> None:
     events = [
         Event(
             event_id=f"e-{i:08x}", user_id=f"u{rng.integers(5_000)}", item_id=f"v{rng.integers(20_000)}",
-            type="watch", ts_ms=1_650_900_000_123 + i, watch_ms=12_400, duration_ms=15_800, surface="short_video",
-            device="phone", session_id="s-9", snapshot_id="u42.0.18720", position=3,
+            type="watch", ts_ms=1_650_900_000_123 + i, watch_ms=12_400, duration_ms=15_800,
+            surface="short_video", device="phone", session_id="s-9", snapshot_id="u42.0.18720", position=3,
         )
         for i in range(N)
     ]  # fmt: skip

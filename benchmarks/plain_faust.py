@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import sys
 import time
 
 import faust
@@ -50,10 +53,11 @@ def main() -> None:
             await app.sleep(0.05)
         await app.sleep(arguments.seconds)
         seconds = counts["last"] - counts["first"]
-        print(json.dumps({"events": counts["events"], "seconds": seconds}), flush=True)
-        await app.stop()
+        # Faust redirects sys.stdout to its log.
+        print(json.dumps({"events": counts["events"], "seconds": seconds}), flush=True, file=sys.__stdout__)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    worker = faust.Worker(app, loglevel="warn", without_web=True)
+    worker = faust.Worker(app, loglevel="warn")
     app.conf.web_enabled = False
     worker.execute_from_commandline()
 

@@ -65,7 +65,7 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
     item_slots = items.get_many([event.item_id for event in events])
     room = (user_slots >= 0) & (item_slots >= 0)
     if not room.all():
-        for place in np.flatnonzero(~room):
+        for place in np.flatnonzero(~room).tolist():
             field = "user_id" if user_slots[place] < 0 else "item_id"
             rejected.append(rejected_at(rows[place], _over_capacity(field)))
         rejected.sort(key=lambda one: one.index)

@@ -10,7 +10,9 @@ from ..logs import configure_logging
 
 @click.command
 @click.option("--bootstrap", help="Brokers, host:port (kafka.bootstrap).")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port for metrics, health and questions (worker.port).")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port for metrics, health and questions (worker.port)."
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.pass_context
 def command(ctx: click.Context, bootstrap: str | None, port: int | None, log_level: str) -> None:

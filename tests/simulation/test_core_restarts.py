@@ -61,14 +61,15 @@ class World:
         return self.now_ms / 1000
 
 
+Sent = tuple[str, list[bytes | None], list[bytes | None], Sequence[Headers] | None, Delivered]
+
+
 class SimulatedSink:
     """Acknowledges at `poll`, all or only the first of what waits; a crash drops the rest."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.waiting: list[
-            tuple[str, list[bytes | None], list[bytes | None], Sequence[Headers] | None, Delivered]
-        ] = []
+        self.waiting: list[Sent] = []
         self.at_once = 1_000
 
     def send(
@@ -121,7 +122,8 @@ class Incarnation:
             run = RecordRun(
                 topic=self.core.names.behaviour, partition=place, keys=[k for k, _, _ in records],
                 values=[v for _, v, _ in records], offsets=offsets,
-                timestamps_ms=np.array([ts for _, _, ts in records], dtype=np.int64), next_offset=start + len(records),
+                timestamps_ms=np.array([ts for _, _, ts in records], dtype=np.int64),
+                next_offset=start + len(records),
             )  # fmt: skip
             self.core.apply([run])
 
