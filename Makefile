@@ -24,6 +24,7 @@ help: ## show this help
 $(BIN)/uv: requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reelflow needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.lock
 	@touch $@
 
