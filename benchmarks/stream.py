@@ -24,16 +24,16 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 from confluent_kafka import Producer
-from streams.broker import LocalBroker
-from streams.topics import create_topics
 
 from schemas.codec import encode_event
 from schemas.records import Event
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
+from streams.broker import LocalBroker
 from streams.context import confluent_config
 from streams.demo import free_port
 from streams.processes import Child, http_json, http_text
+from streams.topics import create_topics
 
 PARTITIONS = 4
 

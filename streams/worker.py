@@ -73,7 +73,7 @@ class WorkerService(Service):
     def bind(self, app: ReelflowApp) -> None:
         """The app that reads for us; its shutdown begins with our drain."""
         self._app = app
-        app.on_before_shutdown.connect(self._drain)
+        app.on_before_shutdown.connect(self._drain, weak=False)
 
     async def on_start(self) -> None:
         """Thread first, then the port; everything alive so far is left out of collections."""
@@ -184,7 +184,7 @@ class WorkerService(Service):
             log.error("drain_incomplete", seconds=DRAIN_S)
             return
         app = self._app
-        if app is not None:
+        if app is not None and not app.crashed:
             assigned = app.consumer.assignment()
             safe = {
                 TP(topic, partition): offset
