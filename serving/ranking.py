@@ -68,6 +68,13 @@ class Ranked(Struct, kw_only=True):
     sources: Int8  # (B, k) index into SOURCES: what contributed most
     reasons: Int32  # (B, k) history item that transitions came from, -1 for other sources
 
+    def first(self, k: int) -> Ranked:
+        """The first `k` places of every list; itself when it has no more."""
+        if self.items.shape[1] <= k:
+            return self
+        names = self.__struct_fields__
+        return Ranked(**{name: np.ascontiguousarray(getattr(self, name)[:, :k]) for name in names})
+
 
 class Ranker:
     """Ranks with what the learners know now.

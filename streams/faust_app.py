@@ -71,7 +71,7 @@ def build_app(
         "broker_credentials": credentials(settings.kafka),
         "broker_client_id": f"reelflow-{role}",
         "broker_heartbeat_interval": 2.0,
-        "broker_session_timeout": 20.0,
+        "broker_session_timeout": 10.0,
         "broker_request_timeout": 40.0,
         "broker_max_poll_interval": 300.0,
         "broker_max_poll_records": RECORDS_PER_FETCH,

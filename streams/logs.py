@@ -34,8 +34,14 @@ def configure_logging(level: str = "info") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer])
     )
+    handler.addFilter(_is_ours)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for noisy in ("faust", "mode", "aiokafka", "kafka", "numba", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Leave out the life-cycle chatter that mode writes under the names of our own services."""
+    return record.levelno >= logging.WARNING or not str(record.msg).startswith("[^")

@@ -44,6 +44,7 @@ class Publisher:
         clock: Callable[[], float],
     ) -> None:
         self._interval_ms = settings.worker.refresh_interval_ms
+        self._list_size = settings.ranker.list_size
         self._topic = topic_names(settings.kafka.prefix).recommendations
         self._model = model
         self._partitions = partitions
@@ -102,7 +103,7 @@ class Publisher:
             )
             seen = np.concatenate([part.state.seen_rows(users) for _, part, users in due])
             withdrawn = self._model.catalogue.unavailable(contexts.now_ms)
-            ranked = self._model.ranker.rank(contexts, seen, withdrawn)
+            ranked = self._model.ranker.rank(contexts, seen, withdrawn).first(self._list_size)
         now_ms = int(self._clock() * 1000)
         with self._metrics.stage("encode"):
             names, knows = [], []

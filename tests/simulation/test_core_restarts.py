@@ -91,7 +91,9 @@ class SimulatedSink:
                 for key, value in zip(keys, values, strict=True):
                     assert key is not None
                     assert value is not None
-                    knows = json.loads(value)["knows"]
+                    snapshot = json.loads(value)
+                    assert len(snapshot["items"]) <= SETTINGS.ranker.list_size
+                    knows = snapshot["knows"]
                     self.world.told.setdefault(key.decode(), []).append((knows["offset"], knows["event_id"]))
             delivered(len(keys), 0)
 
