@@ -109,7 +109,7 @@ def run_demo(
             feeder.stop()
         stats = _drained(feeder.events, worker, worker_url)
         wall_s = time.monotonic() - started
-    return _report(feeder.events, stats, wall_s)
+    return _report(_dealt_with(stats), stats, wall_s)
 
 
 def _ending_now(source: Source) -> Source:
@@ -189,7 +189,7 @@ def _drained(events_in: int, worker: Child, worker_url: str) -> dict[str, Any]:
     while True:
         worker.check()
         stats = http_json(f"{worker_url}/stats")
-        done = stats["events_learned"] + stats["duplicates"] + sum(stats["dead_letters"].values())
+        done = _dealt_with(stats)
         if done >= events_in and not stats["pending_snapshots"]:
             return stats
         if time.monotonic() > deadline:
@@ -197,6 +197,11 @@ def _drained(events_in: int, worker: Child, worker_url: str) -> dict[str, Any]:
                 f"the worker dealt with {done} of {events_in} events in {DRAIN_TIMEOUT_S:.0f} s"
             )
         time.sleep(0.1)
+
+
+def _dealt_with(stats: dict[str, Any]) -> int:
+    """Events that the worker read; more than were replayed when someone posted some of their own."""
+    return int(stats["events_learned"] + stats["duplicates"] + sum(stats["dead_letters"].values()))
 
 
 def _report(events_in: int, stats: dict[str, Any], wall_s: float) -> DemoReport:
