@@ -52,15 +52,23 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
         [("rate(reelflow_stage_seconds_total[1m])", "{{stage}}")],
     ),
     ("Users and items", "timeseries", "short", [("reelflow_users", "users"), ("reelflow_items", "items")]),
+    (
+        "Events in gradient steps, events scored",
+        "timeseries",
+        "ops",
+        [
+            ("rate(reelflow_stepped_events_total[1m])", "in gradient steps"),
+            ("rate(reelflow_scored_events_total[1m])", "scored"),
+        ],
+    ),
     ("Runs waiting", "timeseries", "short", [("reelflow_queue_runs", "runs")]),
     (
-        "Changes found, steps discarded, deliveries failed, events lost",
+        "Changes found, steps discarded, events lost",
         "timeseries",
         "short",
         [
             ("increase(reelflow_drifts_total[5m])", "drifts"),
             ("increase(reelflow_nonfinite_steps_total[5m])", "steps discarded"),
-            ("sum(increase(reelflow_delivery_failures_total[5m]))", "deliveries failed"),
             ("increase(reelflow_lost_events_total[5m])", "events lost"),
         ],
     ),

@@ -70,9 +70,6 @@ class WorkerMetrics:
         self.snapshots = Counter(
             "reelflow_snapshots", "Snapshots acknowledged by the broker", registry=registry
         )
-        self.delivery_failures = Counter(
-            "reelflow_delivery_failures", "Messages the broker did not take", ["topic"], registry=registry
-        )
         self.event_to_snapshot = VectorHistogram(
             "reelflow_event_to_snapshot_seconds",
             "Broker timestamp of an event to delivery of the snapshot that knows it",
@@ -116,6 +113,11 @@ class WorkerMetrics:
         )
         self.scored_events = Counter(
             "reelflow_scored_events", "Events scored prequentially before learning", registry=registry
+        )
+        self.stepped_events = Counter(
+            "reelflow_stepped_events",
+            "Events in gradient steps; fewer than those applied while the worker is behind",
+            registry=registry,
         )
         self.drifts = Counter("reelflow_drifts", "Changes ADWIN found in the hit stream", registry=registry)
         self.skipped_steps = Counter(

@@ -250,7 +250,11 @@ class WorkerCore:
     def _learn(self, folded: list[Interactions]) -> None:
         batch = _concatenate(folded)
         with self.metrics.stage("learn"):
-            self.model.learn(batch, self.unavailable(), on_scored=self.metrics.scored_events.inc)
+            learned = self.model.learn(batch, self.unavailable())
+        self.metrics.scored_events.inc(learned.scored)
+        self.metrics.stepped_events.inc(learned.stepped)
+        self.metrics.drifts.inc(learned.drifts)
+        self.metrics.skipped_steps.inc(learned.discarded_steps)
 
     def _shelve(self, run: RecordRun) -> None:
         """Take in a run of the catalogue, message by message: there are few, and each is its own."""

@@ -5,10 +5,10 @@ Everything here is the fold of the whole log; nothing here belongs to a partitio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from learners.baselines import lists_with_popular
@@ -32,6 +32,8 @@ from .catalogue import Catalogue
 
 TOP: Final = 10
 MICRO_BATCH: Final = 128
+MOST_SCORED: Final = 8
+MOST_STEPPED: Final = 32
 WINDOW: Final = 100
 BOARD_NAMES: Final = ("reelflow", "popularity", "markov")
 HOUR_MS: Final = 3_600_000
@@ -40,6 +42,15 @@ POPULARITY_HALF_LIFE: Final = 0
 """The baseline uses the first (shortest) configured half-life."""
 
 Bools = NDArray[np.bool_]
+
+
+class Learned(Struct, kw_only=True):
+    """What became of one batch beyond the counts: events scored and in gradient steps, and so on."""
+
+    scored: int = 0
+    stepped: int = 0
+    drifts: int = 0
+    discarded_steps: int = 0
 
 
 class Model:
@@ -84,32 +95,34 @@ class Model:
         )
         self.board = PrequentialBoard(BOARD_NAMES, k=TOP, window=WINDOW)
         self.drift = DriftMonitor()
-        self.n_drifts = 0
         self._evaluate_ratio = ranker.evaluate_ratio
         self._rng = np.random.default_rng(learner.seed)
 
-    def learn(self, batch: Interactions, withdrawn: Bools, *, on_scored: Callable[[int], None]) -> None:
+    def learn(self, batch: Interactions, withdrawn: Bools) -> Learned:
         """Predict, score, then learn, in micro-batches of `MICRO_BATCH` events.
 
-        Where nothing is scored and no gradient is taken, the whole batch is one step: counts do
-        not depend on where batches end.
+        Every event is counted. Of a batch that is larger because the worker is behind, only
+        `MOST_SCORED` and `MOST_STEPPED` micro-batches, evenly spread, are scored and take
+        gradient steps: freshness first. Where neither is wanted the whole batch is one step.
         """
-        size = MICRO_BATCH if self.embeddings is not None or self._evaluate_ratio > 0 else len(batch)
-        for start in range(0, len(batch), size):
-            part = rows_of(batch, slice(start, start + size))
-            if self._evaluate_ratio and self._rng.random() < self._evaluate_ratio:
-                on_scored(self._score(part, withdrawn))
-            self._learn(part)
+        learned = Learned()
+        wanted = self.embeddings is not None or self._evaluate_ratio > 0
+        size = MICRO_BATCH if wanted else max(len(batch), 1)
+        n = -(-len(batch) // size)
+        for i in range(n):
+            part = rows_of(batch, slice(i * size, (i + 1) * size))
+            if _is_chosen(i, n, MOST_SCORED) and self._rng.random() < self._evaluate_ratio:
+                self._score(part, withdrawn, learned)
+            for counter in (self.transitions, self.popularity, self.tags, self.markov):
+                counter.learn_many(part)
+            if self.embeddings is not None and _is_chosen(i, n, MOST_STEPPED):
+                discarded = self.embeddings.discarded_steps
+                self.embeddings.learn_many(part)
+                learned.stepped += len(part)
+                learned.discarded_steps += self.embeddings.discarded_steps - discarded
+        return learned
 
-    def _learn(self, batch: Interactions) -> None:
-        self.transitions.learn_many(batch)
-        self.popularity.learn_many(batch)
-        self.tags.learn_many(batch)
-        self.markov.learn_many(batch)
-        if self.embeddings is not None:
-            self.embeddings.learn_many(batch)
-
-    def _score(self, batch: Interactions, withdrawn: Bools) -> int:
+    def _score(self, batch: Interactions, withdrawn: Bools, learned: Learned) -> None:
         """Rank for the users of fresh watches, before the batch is learned; train the gate on them.
 
         Scored are watches of items that are not in the user's history: lists leave those out.
@@ -117,7 +130,7 @@ class Model:
         scored = batch.fresh & (batch.types == WATCH) & ~(batch.history == batch.items[:, None]).any(axis=1)
         rows = np.flatnonzero(scored)
         if not len(rows):
-            return 0
+            return
         asked = rows_of(batch, rows)
         contexts = Contexts(users=asked.users, history=asked.history, now_ms=int(asked.ts_ms[-1]))
         ours = self.ranker.rank(contexts, asked.history, withdrawn).items[:, :TOP]
@@ -132,9 +145,9 @@ class Model:
         }
         ranks = {name: rank_of(asked.items, found) for name, found in lists.items()}
         self.board.update(ranks)
-        self.n_drifts += self.drift.update(ranks["reelflow"] >= 0)
+        learned.drifts += self.drift.update(ranks["reelflow"] >= 0)
         self.ranker.learn_gate(contexts, asked.items, asked.history, withdrawn)
-        return len(rows)
+        learned.scored += len(rows)
 
     def put_item(self, item: Item) -> None:
         """Take in catalogue facts."""
@@ -146,6 +159,11 @@ class Model:
         items = items[items >= 0]
         items = items[~withdrawn[items]][:limit]
         return items, self.popularity.shares(POPULARITY_HALF_LIFE)[items]
+
+
+def _is_chosen(i: int, n: int, most: int) -> bool:
+    """Whether number `i` of `n` is among at most `most` evenly spread ones."""
+    return n <= most or i * most // n != (i - 1) * most // n
 
 
 def rows_of(batch: Interactions, rows: slice | NDArray[np.intp]) -> Interactions:

@@ -1,0 +1,103 @@
+"""The worker's model: every event is counted, scoring and gradient steps are sampled when behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from schemas.learner import Interactions
+from schemas.records import Item
+from schemas.settings import LearnerSettings, RankerSettings
+from streams.model import MICRO_BATCH, MOST_SCORED, MOST_STEPPED, WATCH, Model, _is_chosen, rows_of
+
+
+def batch_of(n: int, n_items: int = 50, seed: int = 0) -> Interactions:
+    rng = np.random.default_rng(seed)
+    items = rng.integers(0, n_items, n).astype(np.int32)
+    history = np.full((n, 8), -1, dtype=np.int32)
+    history[:, -1] = (items + 1) % n_items
+    return Interactions(
+        users=rng.integers(0, 30, n).astype(np.int32), items=items,
+        types=np.full(n, WATCH, np.int8),
+        ts_ms=np.arange(n, dtype=np.int64) + 1_700_000_000_000, weight=np.ones(n, np.float32),
+        history=history, fresh=np.ones(n, np.bool_), gap_ms=np.full(n, 1_000, np.int64),
+    )  # fmt: skip
+
+
+def model_of(*, embeddings: bool = True, evaluate_ratio: float = 1.0) -> Model:
+    model = Model(
+        LearnerSettings(embeddings=embeddings, dim=8, device="cpu", history=8),
+        RankerSettings(evaluate_ratio=evaluate_ratio),
+    )
+    for i in range(50):
+        model.put_item(Item(item_id=f"v{i}", tags=[f"t{i % 3}"]))
+    return model
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 9, 100, 512])
+@pytest.mark.parametrize("most", [1, 8, 32])
+def test_chosen_micro_batches_are_spread_and_bounded(n: int, most: int) -> None:
+    chosen = [i for i in range(n) if _is_chosen(i, n, most)]
+    assert len(chosen) == min(n, most)
+    if len(chosen) > 1:
+        assert max(np.diff(chosen)) <= -(-n // len(chosen))
+
+
+def test_a_small_batch_is_scored_and_stepped_whole() -> None:
+    model = model_of()
+    learned = model.learn(batch_of(300), np.zeros(50, np.bool_))
+    assert learned.scored == 300
+    assert learned.stepped == 300
+    assert model.board.meters["reelflow"].n == 300
+
+
+def test_a_large_batch_is_counted_whole_and_sampled() -> None:
+    model = model_of()
+    n = MICRO_BATCH * MOST_STEPPED * 2
+    learned = model.learn(batch_of(n), np.zeros(50, np.bool_))
+    assert learned.scored == MICRO_BATCH * MOST_SCORED
+    assert learned.stepped == MICRO_BATCH * MOST_STEPPED
+    counted = model_of(embeddings=False, evaluate_ratio=0.0)
+    counted.learn(batch_of(n), np.zeros(50, np.bool_))
+    assert model.transitions.digest() == counted.transitions.digest()
+    assert model.markov.digest() == counted.markov.digest()
+
+
+def test_scores_come_before_learning() -> None:
+    """A chain that only this batch shows cannot be predicted inside it, and can be after it."""
+    model = model_of(embeddings=False)
+    batch = batch_of(MICRO_BATCH)
+    model.learn(batch, np.zeros(50, np.bool_))
+    first = model.board.meters["markov"].hit_rate
+    model.learn(batch, np.zeros(50, np.bool_))
+    second = model.board.meters["markov"].hit_rate * 2 - first
+    assert first < 0.3
+    assert second > 0.9
+
+
+def test_scored_are_watches_of_items_not_in_the_history() -> None:
+    model = model_of(embeddings=False)
+    batch = batch_of(10)
+    batch.types[:3] = 0
+    batch.fresh[3:5] = False
+    batch.history[5, 0] = batch.items[5]
+    assert model.learn(batch, np.zeros(50, np.bool_)).scored == 4
+
+
+def test_popular_leaves_out_what_is_withdrawn() -> None:
+    model = model_of(embeddings=False, evaluate_ratio=0.0)
+    model.learn(batch_of(2_000), np.zeros(50, np.bool_))
+    withdrawn = np.zeros(50, np.bool_)
+    best = int(model.popular(1, withdrawn)[0][0])
+    withdrawn[best] = True
+    items, shares = model.popular(60, withdrawn)
+    assert best not in items.tolist()
+    assert len(items) == 49
+    assert (np.diff(shares) <= 1e-6).all()
+
+
+def test_rows_of_keeps_all_columns_together() -> None:
+    batch = batch_of(6)
+    part = rows_of(batch, np.array([4, 1]))
+    assert part.items.tolist() == batch.items[[4, 1]].tolist()
+    assert len(part) == 2
