@@ -55,7 +55,7 @@ unit: $(STAMP) ## unit tests and doctests only
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## a million random and mutated messages through the decoder
-	@REELFLOW_FUZZ=1000000 $(BIN)/python -m pytest -m fuzz --timeout 3600 $(ARGS)
+	@FUZZ_MESSAGES=1000000 $(BIN)/python -m pytest -m fuzz --timeout 3600 $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, yamllint, compose check

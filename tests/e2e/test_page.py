@@ -26,7 +26,7 @@ N_USERS = 24
 N_ITEMS = 40
 EVENTS_EACH = 25
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-REQUIRED = os.environ.get("REELFLOW_REQUIRE_BROWSER") == "1"
+REQUIRED = os.environ.get("REQUIRE_BROWSER") == "1"
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -49,7 +49,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "REELFLOW_REQUIRE_BROWSER=1, but there is no chromium"
+    assert CHROMIUM is not None, "REQUIRE_BROWSER=1, but there is no chromium"
     with sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield running

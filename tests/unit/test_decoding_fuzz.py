@@ -1,4 +1,4 @@
-"""Seeded fuzz of the decoder: 100 000 messages, or REELFLOW_FUZZ of them (`make fuzz`: a million)."""
+"""Seeded fuzz of the decoder: 100 000 messages, or FUZZ_MESSAGES of them (`make fuzz`: a million)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.broken_events import BROKEN, Record
 from tests.schema_checker import compile_schema
 
 SEED = 20240607
-N = int(os.environ.get("REELFLOW_FUZZ", "100000"))
+N = int(os.environ.get("FUZZ_MESSAGES", "100000"))
 RUN = 500
 
 FIELDS = Event.__struct_fields__
