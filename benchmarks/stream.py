@@ -173,14 +173,16 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="reelflow-bench-") as name,
         LocalBroker(Path(name) / "kafka") as broker,
     ):
-        kafka = KafkaSettings(bootstrap=broker.bootstrap, prefix="bench", partitions=PARTITIONS)
-        create_topics(kafka)
-        took = fill(kafka, arguments.events, arguments.users, arguments.items, arguments.seed)
-        print(
-            f"{arguments.events:,} events of {arguments.users:,} users produced in {took:.1f} s", flush=True
-        )
         plains, workers = [], []
         for round_ in range(arguments.rounds):
+            # Fresh topics each round: where lists exist already a worker is quiet until it has caught up.
+            kafka = KafkaSettings(bootstrap=broker.bootstrap, prefix=f"bench{round_}", partitions=PARTITIONS)
+            create_topics(kafka)
+            took = fill(kafka, arguments.events, arguments.users, arguments.items, arguments.seed)
+            print(
+                f"{arguments.events:,} events of {arguments.users:,} users produced in {took:.1f} s",
+                flush=True,
+            )
             plains.append(plain(kafka, arguments.seconds))
             print(f"round {round_ + 1}: plain Faust reads {plains[-1]:,.0f} events/s", flush=True)
             workers.append(

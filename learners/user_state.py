@@ -86,6 +86,8 @@ class PartitionState:
         Newest fresh positives, and newest consumed items, kept a user.
     max_users : int
         Capacity of the interner.
+    next_offset : int
+        Where the log begins.
     dedup_window : int
         Offsets for which an event id is remembered at least.
     lateness_ms, future_skew_ms, session_gap_ms : int
@@ -115,6 +117,7 @@ class PartitionState:
         future_skew_ms: int,
         session_gap_ms: int,
         max_users: int = MAX_SLOTS,
+        next_offset: int = 0,
     ) -> None:
         if not 0 <= partition < n_partitions:
             raise ValueError(f"partition {partition} is none of {n_partitions}")
@@ -122,7 +125,7 @@ class PartitionState:
         self.n_partitions = n_partitions
         self.users = Interner(capacity=max_users)
         self._limits = FoldLimits(lateness_ms, future_skew_ms, session_gap_ms, IMPRESSION)
-        self._clock = np.array([0, -1], dtype=np.int64)
+        self._clock = np.array([next_offset, -1], dtype=np.int64)
         self._dedup = Dedup(dedup_window)
         self._foreign: Bools = np.zeros(_FIRST_USERS, dtype=np.bool_)
         self._n_placed = 0

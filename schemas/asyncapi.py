@@ -160,7 +160,8 @@ def _messages() -> JsonObject:
         "name": "deadLetter",
         "title": "Dead letter",
         "description": (
-            "The original key and value, byte for byte (a null stays null), in the original's partition "
+            "The original key and value, byte for byte (a null stays null; a value of more than 8 MiB is "
+            "replaced by its length and SHA-256 in the headers), in the original's partition "
             "number; the headers say why. Headers of the original are not copied. The identity is "
             "(reelflow_topic, reelflow_partition, reelflow_offset): a letter written twice counts once."
         ),

@@ -36,6 +36,8 @@ HEADER_PARTITION: Final = "reelflow_partition"
 HEADER_OFFSET: Final = "reelflow_offset"
 HEADER_STAGE: Final = "reelflow_stage"
 HEADER_EXCEPTION: Final = "reelflow_exception"
+HEADER_BYTES: Final = "reelflow_original_bytes"
+HEADER_SHA256: Final = "reelflow_original_sha256"
 
 Stage = Literal["decode", "fold"]
 
@@ -54,6 +56,10 @@ class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
     reelflow_offset: Annotated[_Number, Meta(description="offset of the original")]
     reelflow_stage: Stage
     reelflow_exception: str
+    reelflow_original_bytes: Annotated[_Number, Meta(description="length of the original value, 0 for none")]
+    reelflow_original_sha256: Annotated[
+        str, Meta(description="of a value too large for a dead letter, which then has none; else empty")
+    ]
 
 
 class Rejected(Struct, frozen=True, kw_only=True):
@@ -67,7 +73,14 @@ class Rejected(Struct, frozen=True, kw_only=True):
 
 
 def headers_of(
-    rejected: Rejected, *, topic: str, partition: int, offset: int, stage: Stage
+    rejected: Rejected,
+    *,
+    topic: str,
+    partition: int,
+    offset: int,
+    stage: Stage,
+    n_bytes: int,
+    sha256: str = "",
 ) -> list[tuple[str, bytes]]:
     """Kafka headers of a dead letter, in a fixed order; values are UTF-8 text."""
     pairs = [
@@ -79,5 +92,7 @@ def headers_of(
         (HEADER_OFFSET, str(offset)),
         (HEADER_STAGE, stage),
         (HEADER_EXCEPTION, rejected.exception),
+        (HEADER_BYTES, str(n_bytes)),
+        (HEADER_SHA256, sha256),
     ]
     return [(name, text.encode("utf-8", "replace")) for name, text in pairs]

@@ -111,6 +111,8 @@ EXAMPLES: Final[dict[str, list[JsonObject]]] = {
             "reelflow_offset": "18735",
             "reelflow_stage": "decode",
             "reelflow_exception": "ValidationError: Expected `int` >= 0 - at `$.watch_ms`",
+            "reelflow_original_bytes": "216",
+            "reelflow_original_sha256": "",
         }
     ],
 }

@@ -21,7 +21,9 @@ ENV_PREFIX = "REELFLOW_"
 _NON_SECTION_ENV = frozenset({"REELFLOW_CONFIG", "REELFLOW_HOME"})
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
-PositiveInt = Annotated[int, Meta(ge=1)]
+PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+DurationMs = Annotated[int, Meta(ge=0, le=100 * 365 * 86_400_000)]
+HalfLifeHours = Annotated[float, Meta(ge=0.001, le=1e6)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -81,11 +83,11 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(description="at most one snapshot a user per this many ms"),
     ] = 500
     lateness_ms: Annotated[
-        Annotated[int, Meta(ge=0)],
+        DurationMs,
         Meta(description="events further behind the partition watermark are dead letters"),
     ] = 7 * 86_400_000
     future_skew_ms: Annotated[
-        Annotated[int, Meta(ge=0)],
+        DurationMs,
         Meta(description="events further ahead of the broker clock are dead letters"),
     ] = 300_000
     dedup_window: Annotated[
@@ -107,7 +109,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         1_800_000
     )
     stuck_after_s: Annotated[
-        Annotated[float, Meta(gt=0)], Meta(description="a batch that takes longer ends the process")
+        Annotated[float, Meta(gt=0, le=86_400)],
+        Meta(description="a batch that takes longer ends the process"),
     ] = 120.0
 
 
@@ -131,11 +134,11 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     transition_width: Annotated[
         Annotated[int, Meta(ge=4, le=512)], Meta(description="neighbours kept an item")
     ] = 64
-    transition_half_life_h: Annotated[
-        Annotated[float, Meta(gt=0)], Meta(description="half-life of transitions, hours")
-    ] = 24.0 * 30
+    transition_half_life_h: Annotated[HalfLifeHours, Meta(description="half-life of transitions, hours")] = (
+        24.0 * 30
+    )
     popularity_half_lives_h: Annotated[
-        Annotated[tuple[float, ...], Meta(min_length=1, max_length=4)],
+        Annotated[tuple[HalfLifeHours, ...], Meta(min_length=1, max_length=4)],
         Meta(description="half-lives of popularity, hours"),
     ] = (6.0, 24.0 * 7)
     max_items: Annotated[PositiveInt, Meta(description="items beyond are dead letters (capacity)")] = (
@@ -167,6 +170,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
     max_body_bytes: Annotated[PositiveInt, Meta(description="largest request body")] = 1_048_576
     max_streams: Annotated[PositiveInt, Meta(description="most open event streams")] = 1_000
+    max_users: Annotated[PositiveInt, Meta(description="users whose newest list is kept in memory")] = 200_000
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,6 +11,13 @@ DAY_MS = 86_400_000
 DEFAULT_PREFIX = "reelflow"
 DEFAULT_PARTITIONS = 16
 MAX_MESSAGE_BYTES = 1_048_576
+"""Of a value, by contract."""
+
+MAX_RECORD_BYTES = MAX_MESSAGE_BYTES + 65_536
+"""Of a stored batch: a value of the largest size with its key, headers and the batch around it."""
+
+MAX_LETTER_BYTES = 16 * 1_048_576
+"""Of a dead letter: compressed producers can store values that are larger than the contract allows."""
 
 
 class TopicSpec(Struct, frozen=True, kw_only=True):
@@ -66,19 +73,21 @@ def topic_specs(
     broker's clock, not the producer's.
     """
     names = topic_names(prefix)
-    size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    size = {"max.message.bytes": str(MAX_RECORD_BYTES)}
     if replication > 1:
         size["min.insync.replicas"] = "2"
     log_time = {"message.timestamp.type": "LogAppendTime"}
     create_time = {"message.timestamp.type": "CreateTime"}
     delete = {"cleanup.policy": "delete"}
-    compact = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"}
-    # A dead letter carries the original value (which may be as large as the input limit)
-    # and headers on top.
+    # A withdrawal must outlive the events that name the item: a worker that folds the behaviour
+    # log again would recommend the item otherwise.
+    compact = {
+        "cleanup.policy": "compact",
+        "min.cleanable.dirty.ratio": "0.5",
+        "delete.retention.ms": str(30 * DAY_MS),
+    }
     dead = (
-        delete
-        | create_time
-        | {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(2 * MAX_MESSAGE_BYTES)}
+        delete | create_time | {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(MAX_LETTER_BYTES)}
     )
     return (
         TopicSpec(

@@ -120,6 +120,11 @@ class WorkerMetrics:
             registry=registry,
         )
         self.drifts = Counter("reelflow_drifts", "Changes ADWIN found in the hit stream", registry=registry)
+        self.tags_refused = Gauge(
+            "reelflow_tags_refused",
+            "Tags beyond the tag chain's maximum: counted, not learned",
+            registry=registry,
+        )
         self.skipped_steps = Counter(
             "reelflow_nonfinite_steps", "Gradient steps discarded as not finite", registry=registry
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry
 
@@ -40,8 +41,7 @@ class Answers:
 
     def readiness(self) -> dict[str, Any]:
         """Whether lists are being published, and how far the recovery has come."""
-        core = self._core
-        return {"ready": core.ready, "partitions": len(core.partitions), "recovered": core.recovered_ratio()}
+        return dict(msgspec.structs.asdict(self._core.readiness))
 
     def refresh_gauges(self) -> None:
         """Set the gauges that are read rather than counted."""
@@ -49,10 +49,11 @@ class Answers:
         metrics.users.set(sum(len(part.state.users) for part in core.partitions.values()))
         metrics.items.set(len(core.model.items))
         metrics.ready.set(core.ready)
+        metrics.tags_refused.set(core.model.tags.n_refused)
         metrics.recovery.set(core.recovered_ratio())
         lag = core.lag_records()
         metrics.lag_records.set(lag)
-        metrics.lag_seconds.set(core.lag_seconds() if lag else 0.0)
+        metrics.lag_seconds.set(core.lag_seconds())
         for name, meter in core.model.board.meters.items():
             if meter.n:
                 metrics.hit_ratio.labels(name).set(meter.fading_hit_rate)
@@ -114,13 +115,23 @@ class Answers:
         """Catalogue facts of items."""
         return {"items": dict(self._core.model.catalogue.describe(item_ids))}
 
+    def next_tags(self, tag: str, steps: int) -> dict[str, Any] | None:
+        """What is watched `steps` items after one with `tag`: a row of the tag chain's matrix power."""
+        tags = self._core.model.tags
+        try:
+            row = tags.distribution(tag, steps)
+        except KeyError:
+            return None
+        found = {name: round(float(p), 6) for name, p in zip(tags.tags.ids, row, strict=True) if p > 0}
+        return {"tag": tag, "steps": steps, "next": found}
+
     def similar(self, item_id: str, limit: int) -> dict[str, Any] | None:
         """Items watched by the same people around the same time, or close in the embedding."""
         core = self._core
         slot = core.model.items.find(item_id)
         if slot < 0:
             return None
-        items, scores = core.model.ranker.similar_items(slot, limit)
+        items, scores = core.model.ranker.similar_items(slot, limit, core.unavailable())
         return {"item_id": item_id, "items": self._scored(items, scores)}
 
     def popular(self, limit: int) -> dict[str, Any]:
@@ -151,9 +162,11 @@ class Answers:
         for part in self._core.partitions.values():
             n = len(part.state.users)
             times = part.state.last_broker_ts_ms[:n]
+            if not n:
+                continue
             newest += [
                 (int(times[local]), part.state.users.id_of(int(local)))
-                for local in np.argsort(times, kind="stable")[-ACTIVE_USERS:]
+                for local in np.argpartition(times, max(0, n - ACTIVE_USERS))[-ACTIVE_USERS:]
             ]
         newest.sort(reverse=True)
         return [user for _, user in newest[:ACTIVE_USERS]]

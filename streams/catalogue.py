@@ -50,13 +50,7 @@ class Catalogue:
         ContractError
             A new item, and as many are known as learner.max_items allows.
         """
-        slot = self._items.get(item.item_id)
-        if slot < 0:
-            raise ContractError(
-                "$.item_id: a new id, and as many are known as learner.max_items allows",
-                reason="capacity",
-                field="item_id",
-            )
+        slot = self._slot(item.item_id)
         self._grow(slot + 1)
         self._withdrawn[slot] = False
         self._expires_ms[slot] = NEVER_MS if item.expires_ts_ms is None else item.expires_ts_ms
@@ -71,12 +65,17 @@ class Catalogue:
         return slot
 
     def withdraw(self, item_id: str) -> int:
-        """Withdraw an item; returns its slot, -1 when nobody ever named it."""
-        slot = self._items.find(item_id)
-        if slot >= 0:
-            self._grow(slot + 1)
-            self._withdrawn[slot] = True
-            self._facts.pop(slot, None)
+        """Withdraw an item, also one that only events will name; returns its slot.
+
+        Raises
+        ------
+        ContractError
+            As `put`.
+        """
+        slot = self._slot(item_id)
+        self._grow(slot + 1)
+        self._withdrawn[slot] = True
+        self._facts.pop(slot, None)
         return slot
 
     def facts(self, slot: int) -> ItemFacts | None:
@@ -94,6 +93,16 @@ class Catalogue:
         """Facts by item id, unknown ones left out."""
         slots = ((item_id, self._items.find(item_id)) for item_id in item_ids)
         return {item_id: self._facts[slot] for item_id, slot in slots if slot in self._facts}
+
+    def _slot(self, item_id: str) -> int:
+        slot = self._items.get(item_id)
+        if slot < 0:
+            raise ContractError(
+                "$.item_id: a new id, and as many are known as learner.max_items allows",
+                reason="capacity",
+                field="item_id",
+            )
+        return slot
 
     def _grow(self, n: int) -> None:
         capacity = len(self._withdrawn)

@@ -30,7 +30,7 @@ from learners.user_state import (
 from schemas.checks import decode_item, withdrawn_item_id
 from schemas.deadletters import Reason, Rejected, Stage
 from schemas.decoding import decode_events, rejected_at
-from schemas.errors import ContractError, UnavailableError
+from schemas.errors import ContractError, StateError, UnavailableError
 from schemas.learner import Interactions
 from schemas.runs import EventBatch, Int8, Int32, RecordRun
 from schemas.settings import Settings
@@ -42,11 +42,12 @@ from .latency import Rate
 from .letters import LetterWriter
 from .model import Model
 from .outbox import Outbox
-from .partition import Partition, Shelf
+from .partition import Partition, Readiness, Shelf
 from .publisher import Publisher
 from .sinks import Sink
 
 COMMIT_EVERY_S = 1.0
+CLOCK_ALLOWANCE_MS = 3_600_000
 FOLD_REASONS: dict[int, tuple[Reason, str]] = {
     LATE: ("late", "behind the partition's watermark by more than worker.lateness_ms"),
     FUTURE: ("future", "ahead of the broker's clock by more than worker.future_skew_ms"),
@@ -68,6 +69,9 @@ class WorkerCore:
     metrics : WorkerMetrics
     clock : Callable[[], float]
         Seconds since 1970; the broker's clock is compared with it.
+    published_before : bool
+        Whether there may be lists on the recommendations topic: then nothing is published before
+        the log at start has been folded, for `knows.offset` must not fall.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class WorkerCore:
         metrics: WorkerMetrics,
         *,
         clock: Callable[[], float] = time.time,
+        published_before: bool = True,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -90,8 +95,10 @@ class WorkerCore:
         self.n_dead: dict[str, int] = {}
         self._sink = sink
         self._clock = clock
+        self._published_before = published_before
         self._hash_key = int(settings.worker.hash_key, 16)
         self._sequence = 0
+        self.readiness = Readiness()
         self._gate = CommitGate()
         self._letters = LetterWriter(sink, self._gate)
         self.publisher = Publisher(settings, self.model, self.partitions, sink, self._gate, metrics, clock)
@@ -101,28 +108,53 @@ class WorkerCore:
 
     # -- assignment -----------------------------------------------------------------------------
 
-    def assign(self, topic: str, partition: int, *, start: int, committed: int | None, end: int) -> None:
+    def assign(self, topic: str, partition: int, *, start: int, committed: int | None, end: int) -> int:
         """Take a partition, or go on with one; its records come from `start` on.
 
-        A partition that was never committed has never been told of, so its lists are published
-        while it is folded; any other is quiet up to `end`.
+        Returns
+        -------
+        int
+            Events that retention removed before this process could fold them.
+
+        Raises
+        ------
+        StateError
+            Committed is what this worker never read: another one wrote meanwhile, or the topic
+            was created anew.
         """
-        live_from, end_at_start = committed or 0, 0 if committed is None else end
+        is_catalogue = topic == self.names.catalogue
+        held: Partition | Shelf | None = (self.shelves if is_catalogue else self.partitions).get(partition)
+        if committed is not None and committed > end:
+            raise StateError(
+                f"{topic}[{partition}] ends at offset {end} but {committed} is committed: the topic was"
+                " created anew; choose another worker.group_id or delete the old group's offsets"
+            )
+        if held is not None:
+            position = held.next_offset
+            if committed is not None and committed > position:
+                raise StateError(
+                    f"{topic}[{partition}] was committed up to {committed} by another worker of this group;"
+                    f" this one has read up to {position} and ends"
+                )
+            return 0
         if committed is None:
             self._safe.setdefault((topic, partition), start)
-        if topic == self.names.catalogue:
-            self.shelves.setdefault(
-                partition, Shelf(next_offset=start, live_from=live_from, end_at_start=end, end_seen=end)
+        if is_catalogue:
+            # Lists wait for the catalogue however new it is: it says what was withdrawn.
+            self.shelves[partition] = Shelf(
+                next_offset=start, live_from=committed or 0, end_at_start=end, end_seen=end
             )
-        elif partition not in self.partitions:
-            self.partitions[partition] = Partition(
-                state=self._new_state(partition),
-                outbox=Outbox(),
-                model_users=np.full(1024, -1, dtype=np.int32),
-                live_from=live_from,
-                end_at_start=end_at_start,
-                end_seen=end,
-            )
+            return 0  # a compacted log keeps every key
+        self.partitions[partition] = Partition(
+            state=self._new_state(partition, start),
+            outbox=Outbox(),
+            model_users=np.full(1024, -1, dtype=np.int32),
+            live_from=committed or 0,
+            end_at_start=start if committed is None and not self._published_before else end,
+            end_seen=end,
+            first_offset=start,
+        )
+        return max(0, start - committed) if committed is not None else 0
 
     def position(self, topic: str, partition: int) -> int | None:
         """Offset next to read, None before the partition was ever held."""
@@ -130,7 +162,7 @@ class WorkerCore:
             shelf = self.shelves.get(partition)
             return None if shelf is None else shelf.next_offset
         part = self.partitions.get(partition)
-        return None if part is None else part.state.next_offset
+        return None if part is None else part.next_offset
 
     def see_end(self, topic: str, partition: int, end: int) -> None:
         """Note the log end that the consumer knows."""
@@ -138,7 +170,7 @@ class WorkerCore:
         if held is not None:
             held.end_seen = max(held.end_seen, end)
 
-    def _new_state(self, partition: int) -> PartitionState:
+    def _new_state(self, partition: int, start: int) -> PartitionState:
         worker, learner, n = self.settings.worker, self.settings.learner, self.settings.kafka.partitions
         return PartitionState(
             partition,
@@ -150,6 +182,7 @@ class WorkerCore:
             future_skew_ms=worker.future_skew_ms,
             session_gap_ms=worker.session_gap_ms,
             max_users=max(1, learner.max_users // n),
+            next_offset=start,
         )
 
     @property
@@ -163,18 +196,20 @@ class WorkerCore:
 
     def recovered_ratio(self) -> float:
         """Share of the log at start that has been folded; 1 when caught up."""
-        total = sum(part.end_at_start for part in self.partitions.values())
-        done = sum(min(part.state.next_offset, part.end_at_start) for part in self.partitions.values())
-        return done / total if total else 1.0
+        parts = self.partitions.values()
+        total = sum(max(0, part.end_at_start - part.first_offset) for part in parts)
+        left = sum(max(0, part.end_at_start - part.next_offset) for part in parts)
+        return 1.0 - left / total if total else 1.0
 
     def lag_records(self) -> int:
         """Log end as last seen minus position next to read, all partitions."""
-        return sum(max(0, part.end_seen - part.state.next_offset) for part in self.partitions.values())
+        return sum(part.lag for part in self.partitions.values())
 
     def lag_seconds(self) -> float:
-        """Age of the newest applied event."""
-        newest = max((int(part.last_broker_ts_ms) for part in self.partitions.values()), default=0)
-        return max(0.0, self._clock() - newest / 1000) if newest else 0.0
+        """Age of the newest applied event of the partition that is furthest behind; 0 without lag."""
+        waiting = [part.last_broker_ts_ms for part in self.partitions.values() if part.lag]
+        oldest = min((ts for ts in waiting if ts), default=0)
+        return max(0.0, self._clock() - oldest / 1000) if oldest else 0.0
 
     def n_pending(self) -> int:
         """Users that owe a snapshot, and sends that the broker has not acknowledged."""
@@ -249,12 +284,21 @@ class WorkerCore:
 
     def _learn(self, folded: list[Interactions]) -> None:
         batch = _concatenate(folded)
+        # One client with a wrong clock, or an event of today amid a replay, must not make all else old.
+        batch.ts_ms = np.minimum(batch.ts_ms, self._stream_time_ms() + CLOCK_ALLOWANCE_MS)
         with self.metrics.stage("learn"):
-            learned = self.model.learn(batch, self.unavailable())
+            learned = self.model.learn(batch, self.model.catalogue.unavailable(int(batch.ts_ms.max())))
         self.metrics.scored_events.inc(learned.scored)
         self.metrics.stepped_events.inc(learned.stepped)
         self.metrics.drifts.inc(learned.drifts)
         self.metrics.skipped_steps.inc(learned.discarded_steps)
+
+    def _stream_time_ms(self) -> int:
+        """Event time that a quarter of the partitions with events have reached (upper quartile)."""
+        watermarks = sorted(
+            part.state.watermark_ms for part in self.partitions.values() if part.state.watermark_ms >= 0
+        )
+        return watermarks[3 * (len(watermarks) - 1) // 4]
 
     def _shelve(self, run: RecordRun) -> None:
         """Take in a run of the catalogue, message by message: there are few, and each is its own."""
@@ -296,7 +340,7 @@ class WorkerCore:
 
     def _bury_event(self, part: Partition, run: RecordRun, rejected: Rejected, stage: Stage) -> None:
         offset = int(run.offsets[rejected.index])
-        if offset < max(part.live_from, part.state.next_offset if stage == "decode" else 0):
+        if offset < max(part.live_from, part.next_offset if stage == "decode" else 0):
             return
         self.n_dead[rejected.reason] = self.n_dead.get(rejected.reason, 0) + 1
         self.metrics.events.labels("dead_letter").inc()
@@ -313,7 +357,10 @@ class WorkerCore:
         """
         budget_s = max(0.02, self._applied_s)
         self._applied_s = 0.0
-        if self.ready:
+        self.readiness = Readiness(
+            ready=self.ready, partitions=len(self.partitions), recovered=self.recovered_ratio()
+        )
+        if self.readiness.ready:
             deadline = time.perf_counter() + budget_s
             while self.publisher.publish_chunk(self._sequence) and time.perf_counter() < deadline:
                 pass
@@ -343,9 +390,9 @@ class WorkerCore:
         behaviour, catalogue = self.names.behaviour, self.names.catalogue
         # While the log is folded again, a position below the committed one would undo a commit.
         positions = {
-            (behaviour, index): part.state.next_offset
+            (behaviour, index): part.next_offset
             for index, part in self.partitions.items()
-            if part.state.next_offset >= part.live_from
+            if part.next_offset >= part.live_from
         } | {
             (catalogue, index): shelf.next_offset
             for index, shelf in self.shelves.items()

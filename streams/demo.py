@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def run_demo(
     settings: Settings,
     source: Source,
     *,
+    config: Path | None,
     rate: float,
     duration_s: float | None,
     say: Callable[[str], None],
@@ -71,6 +72,8 @@ def run_demo(
 
     Parameters
     ----------
+    config : Path or None
+        The settings file, for the children.
     say : Callable[[str], None]
         Takes one line about what happens.
     show : Callable[[dict], None]
@@ -91,6 +94,8 @@ def run_demo(
             "REELFLOW_GATEWAY_PORT": gateway_url.rsplit(":", 1)[1],
             "REELFLOW_GATEWAY_WORKER_URL": worker_url,
         }
+        if config is not None:
+            environ["REELFLOW_CONFIG"] = str(config.resolve())
         say("starting the worker (the first time, its kernels are compiled: up to a minute)")
         worker = stack.enter_context(Child("worker", ["worker"], log=folder / "worker.log", environ=environ))
         gateway = stack.enter_context(
@@ -171,7 +176,8 @@ def _watch(
             child.check()
         if feeder.error is not None:
             return
-        show(http_json(f"{worker_url}/stats"))
+        with suppress(UnavailableError):  # busy; the next second will do
+            show(http_json(f"{worker_url}/stats"))
         if feeder.done and not told:
             told = True
             say(
@@ -188,13 +194,17 @@ def _drained(events_in: int, worker: Child, worker_url: str) -> dict[str, Any]:
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
     while True:
         worker.check()
-        stats = http_json(f"{worker_url}/stats")
-        done = _dealt_with(stats)
-        if done >= events_in and not stats["pending_snapshots"]:
-            return stats
+        try:
+            stats = http_json(f"{worker_url}/stats")
+        except UnavailableError as error:
+            state = str(error)
+        else:
+            if _dealt_with(stats) >= events_in and not stats["pending_snapshots"]:
+                return stats
+            state = f"{_dealt_with(stats)} events dealt with, {stats['pending_snapshots']} lists owed"
         if time.monotonic() > deadline:
             raise UnavailableError(
-                f"the worker dealt with {done} of {events_in} events in {DRAIN_TIMEOUT_S:.0f} s"
+                f"{events_in} events were sent, and {DRAIN_TIMEOUT_S:.0f} s later the worker says: {state}"
             )
         time.sleep(0.1)
 

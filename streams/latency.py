@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 class Reservoir:
     """The newest `capacity` values; quantiles are exact over them."""
 
-    def __init__(self, capacity: int = 200_000) -> None:
+    def __init__(self, capacity: int = 20_000) -> None:
         self._values = np.zeros(capacity, dtype=np.float64)
         self._n = 0
 

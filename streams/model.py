@@ -22,7 +22,7 @@ from learners.popularity import Popularity
 from learners.tags import TagChain
 from learners.transitions import Transitions
 from schemas.interning import Interner
-from schemas.learner import Contexts, Interactions
+from schemas.learner import Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
 from schemas.runs import Float32, Int32
 from schemas.settings import LearnerSettings, RankerSettings
@@ -96,6 +96,9 @@ class Model:
         self.board = PrequentialBoard(BOARD_NAMES, k=TOP, window=WINDOW)
         self.drift = DriftMonitor()
         self._evaluate_ratio = ranker.evaluate_ratio
+        self._counters: list[Learner] = [self.transitions, self.popularity, self.tags]
+        if ranker.evaluate_ratio > 0:  # a baseline that nobody scores need not learn
+            self._counters.append(self.markov)
         self._rng = np.random.default_rng(learner.seed)
 
     def learn(self, batch: Interactions, withdrawn: Bools) -> Learned:
@@ -113,7 +116,7 @@ class Model:
             part = rows_of(batch, slice(i * size, (i + 1) * size))
             if _is_chosen(i, n, MOST_SCORED) and self._rng.random() < self._evaluate_ratio:
                 self._score(part, withdrawn, learned)
-            for counter in (self.transitions, self.popularity, self.tags, self.markov):
+            for counter in self._counters:
                 counter.learn_many(part)
             if self.embeddings is not None and _is_chosen(i, n, MOST_STEPPED):
                 discarded = self.embeddings.discarded_steps
@@ -134,14 +137,15 @@ class Model:
         asked = rows_of(batch, rows)
         contexts = Contexts(users=asked.users, history=asked.history, now_ms=int(asked.ts_ms[-1]))
         ours = self.ranker.rank(contexts, asked.history, withdrawn).items[:, :TOP]
-        popular = self.popularity.top(TOP * 2 + asked.history.shape[1], POPULARITY_HALF_LIFE)
-        none: Int32 = np.zeros((len(rows), 0), dtype=np.int32)
+        n_popular = TOP * 2 + asked.history.shape[1] + int(np.count_nonzero(withdrawn))
+        popular = self.popularity.top(n_popular, POPULARITY_HALF_LIFE)
+        heads = self.markov.top(contexts, TOP * 2)
         lists = {
             "reelflow": ours,
-            "popularity": lists_with_popular(none, asked.history, popular, withdrawn, TOP),
-            "markov": lists_with_popular(
-                self.markov.top(contexts, TOP * 2), asked.history, popular, withdrawn, TOP
+            "popularity": self.ranker.rank_popularity(
+                asked.history, TOP, which=POPULARITY_HALF_LIFE, withdrawn=withdrawn
             ),
+            "markov": lists_with_popular(heads, asked.history, popular, withdrawn, TOP),
         }
         ranks = {name: rank_of(asked.items, found) for name, found in lists.items()}
         self.board.update(ranks)

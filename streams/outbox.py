@@ -12,15 +12,21 @@ from schemas.runs import Int32, Int64
 class Told(Struct, frozen=True, kw_only=True):
     """What a published chunk newly tells its B users.
 
-    `since_ms` (B,) is the broker time of the oldest event each snapshot newly knows; `held` (B,)
-    says whether the refresh interval, not the machine, made it wait; `n_first` counts users that
-    never had a snapshot; `sequence` is the oldest apply sequence told.
+    `since_ms` (B,) is the broker time of the oldest event each snapshot newly knows; `due_ms`
+    (B,) when the snapshot could have been made, which is later where the refresh interval held
+    the user back; `n_first` counts users that never had a snapshot; `sequence` is the oldest
+    apply sequence told.
     """
 
     since_ms: Int64
-    held: NDArray[np.bool_]
+    due_ms: Int64
     n_first: int
     sequence: int
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """(B,) whom the refresh interval held back."""
+        return self.due_ms > self.since_ms
 
 
 class Outbox:
@@ -68,7 +74,7 @@ class Outbox:
         since_ms = self._since_ms[users]
         told = Told(
             since_ms=since_ms,
-            held=self._published_ms[users] + interval_ms > since_ms,
+            due_ms=np.maximum(since_ms, self._published_ms[users] + interval_ms),
             n_first=int(np.count_nonzero(self._published_ms[users] == 0)),
             sequence=int(self._sequence[users].min()),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schemas.errors import UnavailableError
 from schemas.learner import Contexts
@@ -62,6 +61,7 @@ class Publisher:
         self.latencies_held = Reservoir()
         self.n_snapshots = 0
         self.n_users = 0
+        self._turn = 0
 
     @property
     def n_pending(self) -> int:
@@ -83,12 +83,16 @@ class Publisher:
         now_ms = int(self._clock() * 1000)
         due: list[tuple[int, Partition, Int32]] = []
         room = CHUNK
-        for index, part in self._partitions.items():
+        # Turns: under load the first partitions would have users due again before the last are reached.
+        order = list(self._partitions.items())
+        for i in range(len(order)):
+            index, part = order[(self._turn + i) % len(order)]
             users = part.outbox.due(now_ms, interval, room)
             if len(users):
                 due.append((index, part, users))
                 room -= len(users)
             if not room:
+                self._turn = (self._turn + i + 1) % len(order)
                 break
         if due:
             self._publish(due, sequence, interval)
@@ -135,16 +139,18 @@ class Publisher:
             self.n_snapshots += n
             self.n_users += told.n_first
             self._metrics.snapshots.inc(n)
-            self._observe((self._clock() * 1000 - told.since_ms) / 1000, told.held)
+            self._observe(self._clock() * 1000, told)
 
         with self._metrics.stage("produce"):
             self._sink.send(self._topic, [name.encode() for name in names], values, delivered)
 
-    def _observe(self, seconds: NDArray[np.float64], held: NDArray[np.bool_]) -> None:
-        seconds = np.maximum(seconds, 0.0)
+    def _observe(self, now_ms: float, told: Told) -> None:
+        """Seconds since the snapshot could have been made; those of held users also from the event on."""
+        waited = np.maximum((now_ms - told.due_ms) / 1000, 0.0)
+        held = np.maximum((now_ms - told.since_ms[told.held]) / 1000, 0.0)
         for histogram, reservoir, values in (
-            (self._metrics.event_to_snapshot, self.latencies, seconds[~held]),
-            (self._metrics.held_back, self.latencies_held, seconds[held]),
+            (self._metrics.event_to_snapshot, self.latencies, waited),
+            (self._metrics.held_back, self.latencies_held, held),
         ):
             reservoir.extend(values)
             histogram.observe_many(values)
@@ -153,7 +159,7 @@ class Publisher:
 def _together(parts: list[Told]) -> Told:
     return Told(
         since_ms=np.concatenate([part.since_ms for part in parts]),
-        held=np.concatenate([part.held for part in parts]),
+        due_ms=np.concatenate([part.due_ms for part in parts]),
         n_first=sum(part.n_first for part in parts),
         sequence=min(part.sequence for part in parts),
     )

@@ -13,6 +13,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import UnavailableError
+from schemas.topics import MAX_LETTER_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ class KafkaSink:
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 262_144,
                 "batch.size": 1_000_000,
-                "message.max.bytes": 2_097_152,
+                "message.max.bytes": MAX_LETTER_BYTES,
                 "error_cb": self._on_error,
                 "log_level": 2,
             }
@@ -111,6 +112,9 @@ class KafkaSink:
             while True:
                 try:
                     produce(topic, values[i], key, on_delivery=report, **extra)
+                    break
+                except KafkaException as error:  # refused at once, by size for example
+                    report(error.args[0], None)
                     break
                 except BufferError:  # the local queue is full: let deliveries drain
                     self._producer.poll(0.05)

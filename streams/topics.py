@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from kafka.admin import ConfigResource
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
@@ -16,7 +17,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import TopicSpec, topic_specs
 
 from .admin import AdminClient
-from .context import kafka_python_config
+from .context import confluent_config, kafka_python_config
 
 TIMEOUT_S = 15.0
 
@@ -84,6 +85,27 @@ def partition_counts(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> d
     with _admin(kafka, timeout_s) as admin:
         found = _partitions(admin, specs)
     return {spec.name: len(found.get(spec.name, ())) for spec in specs}
+
+
+def has_records(kafka: KafkaSettings, topic: str, *, timeout_s: float = TIMEOUT_S) -> bool:
+    """Whether anything was ever written to `topic`, removed since or not.
+
+    Raises
+    ------
+    UnavailableError
+        When the broker does not answer within `timeout_s`.
+    """
+    consumer = Consumer(confluent_config(kafka) | {"group.id": "reelflow-look", "enable.auto.commit": False})
+    try:
+        partitions = consumer.list_topics(topic, timeout=timeout_s).topics[topic].partitions
+        ends = (
+            consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout_s) for p in partitions
+        )
+        return any(end[1] > 0 for end in ends)
+    except KafkaException as error:
+        raise UnavailableError(f"cannot look at {topic} on {kafka.bootstrap}: {error}") from None
+    finally:
+        consumer.close()
 
 
 def _create(admin: AdminClient, kafka: KafkaSettings, spec: TopicSpec) -> bool:

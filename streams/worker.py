@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from schemas.errors import ReelflowError, StateError, TopicError
 from schemas.runs import RecordRun
 from schemas.settings import Settings
+from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
 from .answers import Answers
@@ -28,7 +29,7 @@ from .core import WorkerCore
 from .faust_app import ReelflowApp, build_app, run_app
 from .learner_thread import LearnerThread
 from .sinks import KafkaSink
-from .topics import partition_counts
+from .topics import has_records, partition_counts
 from .transport import commit
 from .warm_up import warm_up
 from .worker_port import WorkerPort
@@ -109,14 +110,18 @@ class WorkerService(Service):
                     " partitions; a worker must be the only one of its worker.model_name"
                 )
 
-        def take() -> None:
+        def take() -> float:
             for tp, start in starts.items():
-                self.core.assign(
+                lost = self.core.assign(
                     tp.topic, tp.partition, start=start.start, committed=start.committed, end=start.end
                 )
+                if lost:
+                    log.error("events_lost", topic=tp.topic, partition=tp.partition, n_lost=lost)
+                    self.core.metrics.lost_events.inc(lost)
+            return self.core.recovered_ratio()
 
-        await self.thread.ask(take, ASSIGN_TIMEOUT_S)
-        log.info("partitions_assigned", n=len(starts), recovered_ratio=round(self.core.recovered_ratio(), 4))
+        ratio = await self.thread.ask(take, ASSIGN_TIMEOUT_S)
+        log.info("partitions_assigned", n=len(starts), recovered_ratio=round(ratio, 4))
 
     async def revoked(self, partitions: frozenset[TP]) -> None:
         """Partitions may go; their state stays, for they come back."""
@@ -209,15 +214,13 @@ def run_worker(settings: Settings) -> NoReturn:
         Topics are missing, or have another number of partitions than kafka.partitions.
     """
     _check_topics(settings)
+    published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
     _use_half_the_cores()
     log.info("warming_up")
     log.info("warmed_up", seconds=round(warm_up(settings), 2))
     registry = CollectorRegistry()
-    core = WorkerCore(
-        settings,
-        KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression),
-        WorkerMetrics(registry),
-    )
+    sink = KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression)
+    core = WorkerCore(settings, sink, WorkerMetrics(registry), published_before=published_before)
     service = WorkerService(settings, core)
     app = build_app(settings, services=[service])
     service.bind(app)

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 MAX_LIMIT = 500
 MAX_IDS = 500
+MAX_STEPS = 10
 
 
 class WorkerPort:
@@ -56,6 +57,7 @@ class WorkerPort:
                 web.get("/items", self._items),
                 web.get("/items/{item_id}/similar", self._similar),
                 web.get("/popular", self._popular),
+                web.get("/tags/{tag}/next", self._next_tags),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -103,13 +105,18 @@ class WorkerPort:
         )
 
     async def _items(self, request: web.Request) -> web.Response:
-        ids = [item_id for item_id in request.query.get("ids", "").split(",") if item_id][:MAX_IDS]
+        ids = [item_id for item_id in request.query.getall("id", []) if item_id][:MAX_IDS]
         return _json(await self._thread.ask(lambda: self._answers.items(ids)))
 
     async def _similar(self, request: web.Request) -> web.Response:
         item_id, limit = request.match_info["item_id"], _limit(request)
         found = await self._thread.ask(lambda: self._answers.similar(item_id, limit))
         return _found(found, f"item {item_id} is not known")
+
+    async def _next_tags(self, request: web.Request) -> web.Response:
+        tag, steps = request.match_info["tag"], _number(request, "steps", 1, MAX_STEPS)
+        found = await self._thread.ask(lambda: self._answers.next_tags(tag, steps))
+        return _found(found, f"tag {tag} is not known")
 
     async def _popular(self, request: web.Request) -> web.Response:
         limit = _limit(request)
@@ -129,9 +136,13 @@ async def _errors(
 
 
 def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", "20")
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_LIMIT:
-        raise web.HTTPUnprocessableEntity(reason=f"limit must be a whole number from 1 to {MAX_LIMIT}")
+    return _number(request, "limit", 20, MAX_LIMIT)
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
+        raise web.HTTPUnprocessableEntity(reason=f"{name} must be a whole number from 1 to {most}")
     return int(text)
 
 

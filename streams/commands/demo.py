@@ -45,7 +45,14 @@ def command(
             live.update(_table(stats))
 
         report = run_demo(
-            settings, source, rate=rate, duration_s=duration, say=console.print, show=show, stop=stop
+            settings,
+            source,
+            config=ctx.find_root().params.get("config"),
+            rate=rate,
+            duration_s=duration,
+            say=console.print,
+            show=show,
+            stop=stop,
         )
     click.echo(report_text(report))
     click.echo(report_json(report))

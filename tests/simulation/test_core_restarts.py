@@ -6,19 +6,24 @@ the acknowledged messages stay. A restart reads the log from its beginning.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event
+from schemas.errors import StateError
 from schemas.hashing import partition_of
 from schemas.records import Event
 from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
+from schemas.topics import MAX_LETTER_BYTES
 from serving.metrics import WorkerMetrics
 from streams.core import WorkerCore
 from streams.sinks import Delivered, Headers
@@ -36,7 +41,8 @@ START_MS = 1_700_000_000_000
 class World:
     """What survives a crash: log, commits, acknowledged messages, time."""
 
-    def __init__(self, seed: int, n_events: int) -> None:
+    def __init__(self, seed: int, n_events: int, first: int = 0) -> None:
+        self.first = first  # retention removed what was below
         rng = np.random.default_rng(seed)
         self.now_ms = START_MS
         self.log: dict[int, list[tuple[bytes, bytes, int]]] = {p: [] for p in range(PARTITIONS)}
@@ -111,14 +117,22 @@ class Incarnation:
         self.sink = SimulatedSink(world)
         self.core = WorkerCore(SETTINGS, self.sink, WorkerMetrics(CollectorRegistry()), clock=world.clock)
         for place, log in world.log.items():
-            self.core.assign(
-                self.core.names.behaviour, place, start=0, committed=world.committed[place], end=len(log)
+            end = world.first + len(log)
+            lost = self.core.assign(
+                self.core.names.behaviour,
+                place,
+                start=world.first,
+                committed=world.committed[place],
+                end=end,
             )
+            assert lost == 0
+            assert self.core.position(self.core.names.behaviour, place) == world.first
         self.commit()
 
     def read(self, place: int, n: int) -> None:
-        start = self.core.partitions[place].state.next_offset
-        records = self.world.log[place][start : start + n]
+        start = self.core.partitions[place].next_offset
+        first = self.world.first
+        records = self.world.log[place][start - first : start - first + n]
         if records:
             offsets = np.arange(start, start + len(records), dtype=np.int64)
             run = RecordRun(
@@ -158,11 +172,11 @@ steps = st.lists(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(0, 10_000), steps)
+@given(st.integers(0, 10_000), st.sampled_from([0, 0, 1_000]), steps)
 def test_any_crash_leaves_what_an_undisturbed_run_leaves(
-    seed: int, script: list[tuple[str, int, int]]
+    seed: int, first: int, script: list[tuple[str, int, int]]
 ) -> None:
-    world = World(seed, 150)
+    world = World(seed, 150, first)
     life = Incarnation(world)
     for step, place, n in script:
         world.now_ms += 300
@@ -179,7 +193,7 @@ def test_any_crash_leaves_what_an_undisturbed_run_leaves(
     world.now_ms += 10_000
     life.sink.at_once = 1_000_000
     finish(life)
-    undisturbed = World(seed, 150)
+    undisturbed = World(seed, 150, first)
     other = Incarnation(undisturbed)
     undisturbed.now_ms = world.now_ms
     finish(other)
@@ -192,4 +206,101 @@ def test_any_crash_leaves_what_an_undisturbed_run_leaves(
     for told in world.told.values():
         offsets = [offset for offset, _ in told]
         assert offsets == sorted(offsets)
-    assert world.committed == {place: len(log) for place, log in world.log.items()}
+    assert world.committed == {place: first + len(log) for place, log in world.log.items()}
+
+
+def test_an_idle_partition_emptied_by_retention_is_ready_at_once() -> None:
+    world = World(0, 0, first=5_000)
+    world.committed = dict.fromkeys(world.log, 5_000)
+    life = Incarnation(world)
+    life.core.tick()
+    assert life.core.ready
+    assert life.core.lag_records() == 0
+    assert life.core.recovered_ratio() == 1
+    assert life.core.safe_positions() == {}
+
+
+def test_what_retention_took_while_the_worker_was_down_is_told() -> None:
+    core = WorkerCore(SETTINGS, SimulatedSink(World(0, 0)), WorkerMetrics(CollectorRegistry()))
+    assert core.assign(core.names.behaviour, 0, start=500, committed=420, end=900) == 80
+
+
+def test_offsets_that_another_worker_committed_end_this_one() -> None:
+    world = World(3, 100)
+    life = Incarnation(world)
+    life.read(0, 10)
+    with pytest.raises(StateError, match="another worker"):
+        life.core.assign(life.core.names.behaviour, 0, start=10, committed=40, end=50)
+    with pytest.raises(StateError, match="created anew"):
+        life.core.assign(life.core.names.behaviour, 1, start=0, committed=400, end=50)
+
+
+def test_no_partition_starves_and_positions_move_on_under_load() -> None:
+    """A tick that has time for one chunk only, and users that are due again at once."""
+    world = World(0, 0)
+    life = Incarnation(world)
+    n = 1_536
+    users: dict[int, list[str]] = {0: [], 1: []}
+    for i in itertools.count():
+        place = partition_of(f"x{i}".encode(), PARTITIONS)
+        if len(users[place]) < n:
+            users[place].append(f"x{i}")
+        if min(map(len, users.values())) == n:
+            break
+    for turn in range(12):
+        for place, names in users.items():
+            world.log[place] += [
+                (
+                    name.encode(),
+                    encode_event(
+                        Event(
+                            event_id=f"{turn}{name}", user_id=name, item_id="v1", type="watch", ts_ms=START_MS
+                        )
+                    ),
+                    START_MS,
+                )
+                for name in names
+            ]
+            life.read(place, n)
+        world.now_ms += 600
+        life.core.publisher.publish_chunk(turn)
+    life.sink.poll()
+    told = {place: sum(name in world.told for name in names) for place, names in users.items()}
+    assert told == {0: n, 1: n}
+
+
+def test_an_event_of_today_amid_old_ones_does_not_make_the_rest_old() -> None:
+    world = World(0, 0)
+    life = Incarnation(world)
+    place = partition_of(b"alice", PARTITIONS)
+    stray = next(f"u{i}" for i in range(100) if partition_of(f"u{i}".encode(), PARTITIONS) != place)
+
+    def old(i: int) -> tuple[bytes, bytes, int]:
+        event = Event(
+            event_id=f"a{i}", user_id="alice", item_id=f"v{i % 7}", type="watch", ts_ms=START_MS - i
+        )
+        return b"alice", encode_event(event), START_MS
+
+    world.log[place] = [old(i) for i in range(70)]
+    life.read(place, 35)
+    years_ahead = START_MS + 2 * 365 * 86_400_000
+    event = Event(event_id="today", user_id=stray, item_id="v0", type="watch", ts_ms=years_ahead)
+    world.log[1 - place] = [(stray.encode(), encode_event(event), years_ahead)]
+    life.read(1 - place, 1)
+    life.read(place, 35)
+    shares = life.core.model.popularity.shares(0)
+    assert (shares > 0.01).sum() == 7
+
+
+def test_letters_of_any_size_are_buried() -> None:
+    world = World(0, 0)
+    life = Incarnation(world)
+    huge = b" " * (MAX_LETTER_BYTES // 2 + 1)
+    place = partition_of(b"u", PARTITIONS)
+    world.log[place] = [(b"u", huge, START_MS), (b"u", b" " * 2_000_000, START_MS)]
+    life.read(place, 2)
+    letters = [(values[0], dict(headers[0])) for _, _, values, headers, _ in life.sink.waiting if headers]
+    assert [value for value, _ in letters] == [None, b" " * 2_000_000]
+    assert letters[0][1]["reelflow_original_bytes"] == str(len(huge)).encode()
+    assert letters[0][1]["reelflow_original_sha256"] == hashlib.sha256(huge).hexdigest().encode()
+    assert {headers["reelflow_reason"] for _, headers in letters} == {b"message_too_large"}

@@ -19,11 +19,11 @@ def test_withdrawn_and_expired_items_are_unavailable_until_put_again() -> None:
     assert catalogue.unavailable(999).tolist() == [False, False, False]
     assert catalogue.unavailable(1_000).tolist() == [False, True, False]
     assert catalogue.withdraw("a") == 0
-    assert catalogue.withdraw("nobody") == -1
-    assert catalogue.unavailable(0).tolist() == [True, False, False]
+    assert catalogue.withdraw("only events will name it") == 3
+    assert catalogue.unavailable(0).tolist() == [True, False, False, True]
     assert catalogue.facts(0) is None
     catalogue.put(Item(item_id="a", title="A again"))
-    assert catalogue.unavailable(0).tolist() == [False, False, False]
+    assert catalogue.unavailable(0).tolist() == [False, False, False, True]
     assert {name: facts.title for name, facts in catalogue.describe(["a", "zzz"]).items()} == {"a": "A again"}
     assert len(catalogue) == 2
 
