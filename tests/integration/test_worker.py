@@ -313,3 +313,51 @@ def test_start_without_topics_names_what_is_missing(broker: LocalBroker, tmp_pat
         assert child.process.wait(60) == 1
         assert "nowhere.behaviour.v1" in child.tail()
         assert "reelflow topics create" in child.tail()
+
+
+def test_a_second_worker_ends_with_a_reason_and_the_first_goes_on(
+    worker: RunningWorker, broker: LocalBroker, topics: str, tmp_path: Path
+) -> None:
+    from streams.processes import Child
+
+    names = topic_names(topics)
+    out = producer(broker.bootstrap)
+    for i in range(200):
+        one = event(i, user=f"u{i % 40}", item=f"v{i % 9}")
+        out.produce(names.behaviour, encode_event(one), one.user_id)
+    assert out.flush(10) == 0
+    worker.wait(lambda s: s["events_learned"] >= 200)
+    environ = worker.environ | {"REELFLOW_WORKER_PORT": "0"}
+    with Child("worker", ["worker"], log=tmp_path / "second.log", environ=environ) as second:
+        assert second.process.wait(90) == 1
+        assert "another worker of this group" in second.tail()
+    for i in range(200, 400):
+        one = event(i, user=f"u{i % 40}", item=f"v{i % 9}")
+        out.produce(names.behaviour, encode_event(one), one.user_id)
+    assert out.flush(10) == 0
+    stats = worker.wait(lambda s: s["events_learned"] >= 400 and not s["pending_snapshots"])
+    assert stats["events_learned"] == 400
+    assert not stats["dead_letters"]
+
+
+def test_the_tag_chain_answers(worker: RunningWorker, broker: LocalBroker, topics: str) -> None:
+    """Entertainment is always followed by education, and that by entertainment."""
+    from streams.processes import http_json
+
+    names = topic_names(topics)
+    out = producer(broker.bootstrap)
+    for i, tag in enumerate(("entertainment", "education", "entertainment", "education")):
+        item = Item(item_id=f"v{i}", tags=[tag])
+        out.produce(names.catalogue, encode_item(item), item.item_id)
+    assert out.flush(10) == 0
+    deadline = time.monotonic() + 20
+    while len(http_json(f"{worker.url}/items?id=v0&id=v1&id=v2&id=v3")["items"]) < 4:
+        assert time.monotonic() < deadline
+    for i in range(4):
+        one = event(i, user="u1", item=f"v{i}")
+        out.produce(names.behaviour, encode_event(one), one.user_id)
+    assert out.flush(10) == 0
+    worker.wait(lambda s: s["events_learned"] >= 4)
+    found = http_json(f"{worker.url}/tags/entertainment/next?steps=1")
+    assert found["next"] == {"education": 1.0}
+    assert http_json(f"{worker.url}/tags/entertainment/next?steps=2")["next"] == {"entertainment": 1.0}
