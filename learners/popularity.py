@@ -75,6 +75,14 @@ def _learn(
     return learned
 
 
+def is_available(items: Int32, withdrawn: Bools) -> Bools:
+    """Which of `items` `withdrawn` (n,) does not mark; -1 is not, slots from n on are; as `items`."""
+    available: Bools = items >= 0
+    known = np.flatnonzero(available & (items < len(withdrawn)))
+    available[known] = ~withdrawn[items[known]]
+    return available
+
+
 class Popularity:
     """The learner; see the module's docstring.
 
@@ -110,6 +118,7 @@ class Popularity:
         self._dirty: Bools = np.zeros(n, dtype=np.bool_)
         self._orders: Int32 = np.full((n_lives, _DEPTH), -1, dtype=np.int32)
         self._n_ordered = 0  # events counted when the orders were made
+        self._renewals = 0
 
     @property
     def name(self) -> str:
@@ -136,18 +145,46 @@ class Popularity:
         """Share at the first half-life, the same for every context; (B, C)."""
         return np.tile(self.share_of(items)[:, 0], (len(contexts.history), 1))
 
-    def top(self, k: int, which: int = 0) -> Int32:
+    @property
+    def renewals(self) -> int:
+        """Changes whenever the orders behind `top` were made anew; counts within this process only."""
+        return self._renewals
+
+    def top(self, k: int, which: int = 0, *, withdrawn: Bools | None = None) -> Int32:
         """The `k` most popular items at half-life number `which`, best first, -1 padded; (k,).
 
-        Up to 512 from the last order, which costs nothing; more from a new one, O(N). Of equals the
-        item that was met first.
+        Without those that `withdrawn` (n,) by item slot marks; later slots are available. As long
+        as the last order's 512 items suffice it costs nothing (10 microseconds with `withdrawn`);
+        otherwise a new order is made, O(N), 1 ms at 100 000 items. Of equals the item that was met
+        first.
         """
-        return self._orders[which, :k].copy() if k <= _DEPTH else self._order(which, k)
+        order = self._orders[which]
+        if withdrawn is not None:
+            order = order[is_available(order, withdrawn)]
+        if k > len(order) and self._orders[which, -1] >= 0:  # a full order: there may be more
+            return self._order(which, k, withdrawn=withdrawn)
+        found = np.full(k, -1, dtype=np.int32)
+        found[: len(order)] = order[:k]
+        return found
 
-    def _order(self, which: int, k: int, least: float = 0.0) -> Int32:
-        """The best `k`; `least` is a count that at least k items are known to have reached."""
+    def best(self, k: int, which: int = 0, *, withdrawn: Bools | None = None) -> Int32:
+        """As `top`, exact at this moment: no order of earlier is used. O(N), 0.1 ms at 100 000 items."""
+        least = 0.0
+        order = self._orders[which]
+        if withdrawn is not None:
+            order = order[is_available(order, withdrawn)]
+        if 0 < k <= len(order) and self._orders[which, -1] >= 0:
+            least = float(np.partition(self._counts[order, which], len(order) - k)[len(order) - k])
+        return self._order(which, k, least, withdrawn)
+
+    def _order(self, which: int, k: int, least: float = 0.0, withdrawn: Bools | None = None) -> Int32:
+        """The best `k`; `least` is a count that at least k available items are known to have reached."""
         counts = self._counts[: self._n_items, which]
-        if least <= 0.0 and len(counts) > k:
+        if withdrawn is not None:
+            n = min(len(counts), len(withdrawn))
+            counts = counts.copy()
+            counts[:n][withdrawn[:n]] = 0.0
+        if least <= 0.0 and 0 < k < len(counts):
             least = float(np.partition(counts, len(counts) - k)[len(counts) - k])
         # All that tie with the k-th compete, so that the cut follows the slots.
         candidates = np.flatnonzero(counts >= max(least, _TINY))
@@ -165,6 +202,7 @@ class Popularity:
             least = float(self._counts[order, which].min()) if order[-1] >= 0 else 0.0
             order[:] = self._order(which, _DEPTH, least)
         self._n_ordered = self._n_learned
+        self._renewals += 1
 
     def learn_many(self, batch: Interactions) -> None:
         """Count the batch's fresh positives, in order."""
@@ -228,6 +266,7 @@ class Popularity:
         self._counts, self._totals, self._references, self._newest = counts, totals, references, newest
         self._n_items, self._n_learned = len(counts), int(n_learned[0])
         self._orders, self._n_ordered = orders, int(n_ordered[0])
+        self._renewals += 1
 
     def digest(self) -> str:
         """Hash of the counts by item slot."""

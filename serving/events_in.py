@@ -22,6 +22,7 @@ from msgspec import Struct
 from schemas.codec import decode_event
 from schemas.errors import ContractError, UnavailableError
 from schemas.records import MAX_LIST, Event
+from schemas.topics import MAX_RECORD_BYTES
 
 _POLL_S: Final = 0.1
 _CONNECT_S: Final = 1.0
@@ -114,6 +115,7 @@ class EventsIn:
             "queue.buffering.max.messages": _MAX_QUEUED,
             "message.timeout.ms": int(timeout_s * 1000),
             "error_cb": self._on_error,
+            "message.max.bytes": MAX_RECORD_BYTES,
             "log_level": 0,  # what matters comes through error_cb; librdkafka writes to stderr
         }
         self._logged_at = -_LOG_EVERY_S

@@ -94,6 +94,10 @@ def _explained(errors: Sequence[Any]) -> ErrorBody:
     return ErrorBody(error=f"{field}: {first['msg']}", field=field)
 
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""A label of the client's own choosing would make series without end."""
+
+
 class Observed:
     """ASGI middleware: security headers on every answer, a count and a duration for each.
 
@@ -115,7 +119,8 @@ class Observed:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(SECURITY_HEADERS)
                 route = getattr(scope.get("route"), "path", None) or "other"
-                self._metrics.requests.labels(route, scope["method"], str(message["status"])).inc()
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._metrics.requests.labels(route, method, str(message["status"])).inc()
                 self._metrics.request_seconds.labels(route).observe(time.perf_counter() - begun)
             await send(message)
 

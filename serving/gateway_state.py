@@ -47,7 +47,9 @@ class Gateway:
         names = topic_names(settings.kafka.prefix)
         self.settings = settings
         self.metrics = GatewayMetrics()
-        self.reader = RecommendationsReader(consumer, names.recommendations)
+        self.reader = RecommendationsReader(
+            consumer, names.recommendations, max_users=settings.gateway.max_users
+        )
         self.worker = WorkerClient(settings.gateway.worker_url)
         self.streams = Streams(settings.gateway.max_streams, self.metrics)
         self._producer_config = producer

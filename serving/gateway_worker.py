@@ -75,16 +75,15 @@ class WorkerClient:
         return _needed(await self._get(("popular",), PopularItems, {"limit": str(limit)}))
 
     async def items(self, item_ids: Sequence[str]) -> Items:
-        """Catalogue facts; an id with a comma in it cannot be asked for and is left out."""
-        askable = [item_id for item_id in item_ids if "," not in item_id]
-        if not askable:
+        """Catalogue facts of the items that the worker knows."""
+        if not item_ids:
             return Items(items={})
-        found = _needed(await self._get(("items",), Items, {"ids": ",".join(askable)}))
-        facts: dict[str, ItemFacts] = {key: found.items[key] for key in askable if key in found.items}
+        found = _needed(await self._get(("items",), Items, {"id": list(item_ids)}))
+        facts: dict[str, ItemFacts] = {key: found.items[key] for key in item_ids if key in found.items}
         return Items(items=facts)
 
     async def _get(
-        self, path: Sequence[str], kind: type[T], params: Mapping[str, str] | None = None
+        self, path: Sequence[str], kind: type[T], params: Mapping[str, str | list[str]] | None = None
     ) -> T | None:
         if self._session is None:
             raise RuntimeError("the worker client is not open")

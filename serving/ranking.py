@@ -50,6 +50,9 @@ ALWAYS_PREPARED: Final = 64
 """Calls in the beginning for which popularity is always prepared anew."""
 
 NEIGHBOURS: Final = 100
+READY_DEPTH: Final = 512
+"""Popular items that `Popularity` keeps in order."""
+
 HALF_MOVES: Final = 0.05
 """Share of moves to an item at which similarity by transitions is one half."""
 
@@ -137,7 +140,7 @@ class Ranker:
         if not n:
             return ranked
         out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)
-        popular, weights = self._prepared()
+        popular, weights = self._prepared(withdrawn)
         history, seen = np.ascontiguousarray(contexts.history), np.ascontiguousarray(seen)
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
@@ -204,7 +207,7 @@ class Ranker:
             embedded = self._embedded(contexts)
         history = np.ascontiguousarray(contexts.history)
         unavailable = np.zeros(0, dtype=np.bool_) if withdrawn is None else withdrawn
-        popular, _ = self._prepared()
+        popular, _ = self._prepared(unavailable)
         rows = self._rows()
         return self._gate.learn(
             turn,
@@ -229,13 +232,13 @@ class Ranker:
         n_blocked = 0 if withdrawn is None else int(np.count_nonzero(withdrawn))
         tops = self._popularity.top(k + seen.shape[1] + n_blocked, which)
         tops = tops[tops >= 0]
-        if n_blocked and withdrawn is not None:
-            tops = tops[(tops >= len(withdrawn)) | ~withdrawn[np.minimum(tops, len(withdrawn) - 1)]]
+        if withdrawn is not None:
+            tops = tops[~is_among(tops, withdrawn)]
         out: Int32 = np.full((len(seen), k), -1, dtype=np.int32)
         fill_unseen(tops, seen, out)
         return out
 
-    def similar_items(self, item: int, k: int) -> tuple[Int32, Float32]:
+    def similar_items(self, item: int, k: int, withdrawn: Bools | None = None) -> tuple[Int32, Float32]:
         """At most `k` items near an item, and their similarity in (0, 1), best first.
 
         ``1 - (1 - t) (1 - max(cos, 0))`` with t = m / (m + 0.05): m is the share of moves between
@@ -251,11 +254,13 @@ class Ranker:
         t[np.searchsorted(items, by_moves)] = moves / (moves + HALF_MOVES)
         cosine[np.searchsorted(items, near[0])] = np.maximum(near[1], 0.0)
         similarity = 1.0 - (1.0 - t) * (1.0 - cosine)
+        if withdrawn is not None:
+            similarity[is_among(items, withdrawn)] = 0.0
         best = np.argsort(-similarity, kind="stable")[:k]
         best = best[similarity[best] > 0.0]
         return items[best], np.clip(similarity[best], 1e-4, 1.0 - 1e-4).astype(np.float32)
 
-    def _prepared(self) -> tuple[Popular, Float32]:
+    def _prepared(self, withdrawn: Bools) -> tuple[Popular, Float32]:
         """Popularity as the kernels want it, and the gate's weights.
 
         Popularity is prepared anew when its order was (after every 256th event or so); in the
@@ -264,7 +269,7 @@ class Ranker:
         weights = self._gate.weights
         popularity = self._popularity
         used = (0, min(1, popularity.n_half_lives - 1))
-        tops = np.concatenate([popularity.top(POPULAR_CANDIDATES, which) for which in used])
+        tops = np.concatenate([self._available_top(which, withdrawn) for which in used])
         popular = self._popular
         if popular is None or self._n_prepared < ALWAYS_PREPARED or not np.array_equal(tops, self._tops):
             shares: Float32 = np.stack([popularity.shares(which) for which in used])
@@ -275,6 +280,21 @@ class Ranker:
             popular = rescored(popular, weights)
         self._popular, self._weights = popular, weights
         return popular, weights
+
+    def _available_top(self, which: int, withdrawn: Bools) -> Int32:
+        """The most popular items that may be listed, enough for a list of nothing else."""
+        n = max(POPULAR_CANDIDATES, 2 * self._list_size)
+        tops = self._popularity.top(n, which)
+        n_blocked = int(np.count_nonzero(withdrawn))
+        if not n_blocked or not is_among(tops, withdrawn).any():
+            return tops
+        # Deeper only where it is needed: from the order that stands ready, then from a new one.
+        for depth in (max(n, READY_DEPTH), n + n_blocked):
+            tops = self._popularity.top(depth, which)
+            available = tops[~is_among(tops, withdrawn)][:n]
+            if len(available) == n:
+                break
+        return available
 
     def _rows(self) -> Rows:
         view = self._transitions.view()
@@ -311,3 +331,11 @@ class Ranker:
             # Rows grow by doubling, and so does this.
             work = self._work = make_work(n_items, n_candidates, self._list_size)
         return work
+
+
+def is_among(items: Int32, mask: Bools) -> Bools:
+    """Which of `items` (n,) the mask by item slot names; none that are -1 or beyond it."""
+    found: Bools = np.zeros(len(items), dtype=np.bool_)
+    inside = (items >= 0) & (items < len(mask))
+    found[inside] = mask[items[inside]]
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from schemas.errors import ConfigurationError
 from schemas.settings import KafkaSettings, Settings, load_settings
 
 
@@ -28,8 +29,28 @@ def home_dir() -> Path:
     return Path(platformdirs.user_cache_dir("reelflow", appauthor=False))
 
 
+def check_tls_files(kafka: KafkaSettings) -> None:
+    """Say which setting names a file that cannot be read, before a client hides it in a retry.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    for setting in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        path: str | None = getattr(kafka, setting)
+        if path is not None:
+            try:
+                with Path(path).open("rb"):
+                    pass
+            except OSError as error:
+                raise ConfigurationError(
+                    f"kafka.{setting}", f"cannot read {path}: {error.strerror}"
+                ) from None
+
+
 def kafka_python_config(kafka: KafkaSettings) -> dict[str, Any]:
     """Keyword arguments shared by kafka-python clients."""
+    check_tls_files(kafka)
     config: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap.split(","),
         "security_protocol": kafka.security_protocol,
@@ -51,6 +72,7 @@ def confluent_config(kafka: KafkaSettings) -> dict[str, Any]:
     murmur2_random is what the Java client and kafka-python do; librdkafka's own default puts a
     key on another partition, where its user's order would be lost.
     """
+    check_tls_files(kafka)
     config: dict[str, Any] = {
         "bootstrap.servers": kafka.bootstrap,
         "security.protocol": kafka.security_protocol,

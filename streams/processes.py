@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,10 +22,17 @@ TAIL_BYTES = 4_000
 _PR_SET_PDEATHSIG = 1
 
 
-def _end_with_parent() -> None:
-    """Ask Linux to end this child with its parent, so that even kill -9 leaves nothing behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _ends_with(parent: int) -> Callable[[], None]:
+    """What a child runs first: even kill -9 of `parent` then leaves nothing behind (on Linux)."""
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+    def ask() -> None:
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it ended before we asked
+                os._exit(1)
+
+    return ask
 
 
 class Child:
@@ -44,7 +51,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environ or {})},
                 start_new_session=True,  # Ctrl-C reaches the parent only, which stops us in order
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - calls prctl only, takes no lock
+                preexec_fn=_ends_with(os.getpid()),  # noqa: PLW1509 - calls prctl only, takes no lock
             )
 
     def __enter__(self) -> Self:

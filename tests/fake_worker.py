@@ -92,7 +92,7 @@ class FakeWorker:
         return web.json_response({"item_id": item_id, "items": _scored(found, request)})
 
     async def _items(self, request: web.Request) -> web.Response:
-        ids = request.query["ids"].split(",")
+        ids = request.query.getall("id")
         return web.json_response({"items": {key: self.items[key] for key in ids if key in self.items}})
 
     async def _popular(self, request: web.Request) -> web.Response:

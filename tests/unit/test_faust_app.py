@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 
+from schemas.errors import ConfigurationError
 from schemas.settings import KafkaSettings, Settings, WorkerSettings
+from streams.context import confluent_config, kafka_python_config
 from streams.faust_app import build_app, credentials, group_id
 
 
@@ -46,3 +52,20 @@ def test_security_settings_reach_the_client() -> None:
     tls = credentials(KafkaSettings(security_protocol="SSL"))
     assert isinstance(tls, SSLCredentials)
     assert credentials_to_aiokafka_auth(tls)["security_protocol"] == "SSL"
+
+
+@pytest.mark.parametrize("setting", ["ssl_cafile", "ssl_certfile", "ssl_keyfile"])
+@pytest.mark.parametrize("configure", [credentials, kafka_python_config, confluent_config])
+def test_a_tls_file_that_cannot_be_read_is_named(
+    setting: str, configure: Callable[[KafkaSettings], object]
+) -> None:
+    kafka = KafkaSettings(security_protocol="SSL", **{setting: "/nowhere/at-all.pem"})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=f"kafka.{setting}: cannot read /nowhere"):
+        configure(kafka)
+
+
+def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("not a certificate")
+    with pytest.raises(ConfigurationError, match=r"kafka\.ssl_cafile"):
+        credentials(KafkaSettings(security_protocol="SSL", ssl_cafile=str(file)))

@@ -239,3 +239,50 @@ def test_where_only_the_embedding_knows_something_it_is_the_source() -> None:
     assert ranked.sources[0, 0] == EMBEDDING
     assert TRANSITIONS not in ranked.sources
     assert (ranked.reasons == -1).all()
+
+
+def popular_only(n_items: int, list_size: int) -> Ranker:
+    """A ranker that knows only how popular each of `n_items` is: the lower the slot, the more."""
+    popularity = Popularity((3_600_000.0, 86_400_000.0))
+    counts = np.arange(n_items, 0, -1) // 8 + 1
+    items = np.repeat(np.arange(n_items, dtype=np.int32), counts)
+    n = len(items)
+    popularity.learn_many(
+        Interactions(
+            users=np.zeros(n, dtype=np.int32),
+            items=items,
+            types=np.ones(n, dtype=np.int8),
+            ts_ms=np.full(n, 1_000),
+            weight=np.ones(n, dtype=np.float32),
+            history=np.full((n, H), -1, dtype=np.int32),
+            fresh=np.ones(n, dtype=np.bool_),
+            gap_ms=np.full(n, -1),
+        )
+    )
+    return Ranker(Transitions(16), popularity, None, Gate(), list_size=list_size, exclude_seen=True)
+
+
+@pytest.mark.parametrize("n_withdrawn", [0, 1, 150, 450, 700])
+def test_lists_stay_full_when_the_most_popular_are_withdrawn(n_withdrawn: int) -> None:
+    ranker = popular_only(800, 20)
+    withdrawn = np.zeros(800, dtype=np.bool_)
+    withdrawn[:n_withdrawn] = True
+    cold = Contexts(users=np.array([-1], np.int32), history=np.full((1, H), -1, np.int32), now_ms=0)
+    listed = ranker.rank(cold, NO_SEEN, withdrawn).items[0]
+    assert (listed >= n_withdrawn).all()
+    assert len(set(listed.tolist())) == 20
+
+
+def test_a_long_list_is_filled_for_a_cold_user() -> None:
+    cold = Contexts(users=np.array([-1], np.int32), history=np.full((1, H), -1, np.int32), now_ms=0)
+    listed = popular_only(800, 500).rank(cold, NO_SEEN, AVAILABLE).items[0]
+    assert len(set(listed[listed >= 0].tolist())) == 500
+
+
+def test_withdrawn_items_are_similar_to_nothing(platform: Platform) -> None:
+    items, _ = platform.ranker.similar_items(7, 5)
+    withdrawn = np.zeros(N_ITEMS, dtype=np.bool_)
+    withdrawn[items[0]] = True
+    left, _ = platform.ranker.similar_items(7, 5, withdrawn)
+    assert items[0] not in left.tolist()
+    assert len(left) > 0
