@@ -6,7 +6,7 @@ Unknown fields are tolerated; unknown event types, surfaces and versions are not
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -15,23 +15,6 @@ MAX_ID_CHARS: Final = 128
 MAX_TS_MS: Final = 4_102_444_800_000  # 2100-01-01
 MAX_SPAN_MS: Final = 7 * 86_400_000
 MAX_LIST: Final = 500
-
-EVENT_TYPES: Final = (
-    "impression",
-    "watch",
-    "like",
-    "dislike",
-    "skip",
-    "comment",
-    "share",
-    "favourite",
-    "follow",
-    "gift",
-    "join",
-    "leave",
-)
-SURFACES: Final = ("short_video", "long_video", "audio", "live", "tv")
-MODALITIES: Final = ("text", "image", "audio", "video", "fused")
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 TimestampMs = Annotated[int, Meta(ge=0, le=MAX_TS_MS, description="milliseconds since 1970-01-01 UTC")]
@@ -55,6 +38,12 @@ EventType = Literal[
 ]
 Surface = Literal["short_video", "long_video", "audio", "live", "tv"]
 Modality = Literal["text", "image", "audio", "video", "fused"]
+
+EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
+"""By code: the position of a type is what columns hold. New types go to the end."""
+
+SURFACES: Final[tuple[Surface, ...]] = get_args(Surface)
+"""By code, as event types."""
 
 
 class Event(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
