@@ -40,7 +40,7 @@ from serving.metrics import WorkerMetrics
 from .commits import CommitGate, Positions
 from .latency import Rate
 from .letters import LetterWriter
-from .model import Model
+from .model import Model, concatenated
 from .outbox import Outbox
 from .partition import Partition, Readiness, Shelf
 from .publisher import Publisher
@@ -283,7 +283,7 @@ class WorkerCore:
         return part.model_users[users]
 
     def _learn(self, folded: list[Interactions]) -> None:
-        batch = _concatenate(folded)
+        batch = concatenated(folded)
         # One client with a wrong clock, or an event of today amid a replay, must not make all else old.
         batch.ts_ms = np.minimum(batch.ts_ms, self._stream_time_ms() + CLOCK_ALLOWANCE_MS)
         with self.metrics.stage("learn"):
@@ -399,11 +399,3 @@ class WorkerCore:
             if shelf.next_offset >= shelf.live_from
         }
         self._safe.update(self._gate.advance(self._sequence, positions, self.publisher.oldest_sequence()))
-
-
-def _concatenate(parts: list[Interactions]) -> Interactions:
-    """Interactions of several runs, in the order they were folded."""
-    if len(parts) == 1:
-        return parts[0]
-    names = Interactions.__struct_fields__
-    return Interactions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

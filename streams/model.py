@@ -173,3 +173,11 @@ def _is_chosen(i: int, n: int, most: int) -> bool:
 def rows_of(batch: Interactions, rows: slice | NDArray[np.intp]) -> Interactions:
     """Some rows of a batch."""
     return Interactions(**{name: getattr(batch, name)[rows] for name in Interactions.__struct_fields__})
+
+
+def concatenated(parts: list[Interactions]) -> Interactions:
+    """Interactions of several runs, in the order they were folded."""
+    if len(parts) == 1:
+        return parts[0]
+    names = Interactions.__struct_fields__
+    return Interactions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
