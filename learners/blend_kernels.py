@@ -67,6 +67,7 @@ class Popular(NamedTuple):
     scores: Float32  # (N_BUCKETS, P) w3 x3 + w4 x4
     mass: Float32  # (N_BUCKETS,) sum exp(scores - scores[0])
     uniform: float  # x3 of an item with share 1/N
+    reserve: Int32  # (R,) further items, most popular first, for lists that the others do not fill
 
 
 class Embedded(NamedTuple):
@@ -276,6 +277,16 @@ def add_items(items: Int32, count: int, features: Float32, withdrawn: Bools, fla
             count += 1
         if c >= 0 and flag != 0.0:
             x[7, c] = np.float32(flag)
+    return count
+
+
+@njit(nogil=True, cache=True)
+def fill_up(items: Int32, count: int, least: int, features: Float32, withdrawn: Bools, work: Work) -> int:
+    """Add `items`, in order, as `add_items` does, until there are `least` candidates."""
+    for p in range(len(items)):
+        if count >= least:
+            break
+        count = add_items(items[p : p + 1], count, features, withdrawn, 0.0, work)
     return count
 
 

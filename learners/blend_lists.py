@@ -2,7 +2,8 @@
 
 `rank_sparse` is the stream's fast path. It looks only at items the transition rows name; among
 all others the order is known beforehand (`Popular.items`), so the popular list is walked only as
-far as it can still enter. `rank_full` gives the same list on the same evidence, and adds the
+far as it can still enter. Where both run out (a user who has seen all that is popular) the reserve
+fills the list. `rank_full` gives the same list on the same evidence, and adds the
 embedding's candidates.
 """
 
@@ -31,6 +32,7 @@ from .blend_kernels import (
     bucket_of,
     clear,
     exp32,
+    fill_up,
     follow_rows,
     length_of,
     push,
@@ -118,7 +120,7 @@ def rank_sparse(
     Relevance is exp(score) over the sum of exp(score) of the candidates and of the popular items
     as popularity alone sees them.
     """
-    slot, score, mass = work.slot, work.score, work.mass
+    slot, score, mass, features = work.slot, work.score, work.mass, popular.features
     top_items, top_scores = work.top_items, work.top_scores
     k = out.items.shape[1]
     nothing = np.zeros(0, dtype=np.int32)
@@ -128,9 +130,9 @@ def rank_sparse(
         w = weights[bucket]
         tail = seen[i] if exclude_seen else nothing
         set_blocked(slot, history[i], n_history, tail, exclude_seen, BLOCKED)
-        count = follow_rows(history[i], n_history, rows, popular.features, withdrawn, work)
+        count = follow_rows(history[i], n_history, rows, features, withdrawn, work)
         if not exclude_seen:
-            count = add_items(history[i], count, popular.features, withdrawn, 1.0, work)
+            count = add_items(history[i], count, features, withdrawn, 1.0, work)
         take_logs(count, work.x)
         score_candidates(count, w, False, work)
         n = select_best(count, k, work)
@@ -141,6 +143,12 @@ def rank_sparse(
             b = items[p]
             if slot[b] == EMPTY and not (b < len(withdrawn) and withdrawn[b]):
                 n = push(b, scores[p], n, k, top_items, top_scores)
+        for b in popular.reserve:
+            if n == k:
+                break
+            if b < len(features) and slot[b] == EMPTY and not (b < len(withdrawn) and withdrawn[b]):
+                by_popularity = w[3] * features[b, 0] + w[4] * features[b, 1]
+                n = push(b, by_popularity, n, k, top_items, top_scores)
         if n:
             peak = top_scores[0]
             total = softmax_mass(count, peak, score, mass)
@@ -165,9 +173,13 @@ def gather(
     popular: Popular,
     embedded: Embedded,
     with_embedding: bool,
+    least: int,
     work: Work,
 ) -> int:
-    """All candidates of user `i` with their features; the caller clears `slot`."""
+    """All candidates of user `i` with their features; the caller clears `slot`.
+
+    Fewer than `least` are filled up from the reserve.
+    """
     features = popular.features
     set_blocked(work.slot, history, n_history, seen, exclude_seen, BLOCKED)
     count = follow_rows(history, n_history, rows, features, withdrawn, work)
@@ -178,6 +190,9 @@ def gather(
     if with_embedding:
         # After the logs: a candidate of the embedding alone has x0..x2 = 0 already.
         count = add_items(embedded.top[i], count, features, withdrawn, 0.0, work)
+    # The reserve knows nothing of transitions either.
+    count = fill_up(popular.reserve, count, least, features, withdrawn, work)
+    if with_embedding:
         add_embedding(i, count, embedded, work)
     return count
 
@@ -202,7 +217,18 @@ def rank_full(
         n_history = length_of(history[i])
         w = weights[bucket_of(n_history)]
         count = gather(
-            i, history[i], n_history, seen[i], withdrawn, exclude_seen, rows, popular, embedded, True, work
+            i,
+            history[i],
+            n_history,
+            seen[i],
+            withdrawn,
+            exclude_seen,
+            rows,
+            popular,
+            embedded,
+            True,
+            k,
+            work,
         )
         score_candidates(count, w, True, work)
         n = select_best(count, k, work)
@@ -254,6 +280,7 @@ def learn_gate(
             popular,
             embedded,
             with_embedding,
+            0,
             work,
         )
         target = work.slot[targets[i]] if 0 <= targets[i] < len(work.slot) else EMPTY

@@ -44,6 +44,7 @@ from .embedding_step import StepGradients, StepInput, encode, gradients
 from .nearest import Ranked, best_items
 from .negatives import Float64, NegativeSampler
 from .state import digest_arrays, grown, taken
+from .transition_kernels import Bools
 from .user_rows import UserRows
 
 MAX_TARGETS: Final = 128
@@ -254,9 +255,14 @@ class Embeddings:
         ranked = self._rank(vectors, k, n_items, normalise=False)
         return ranked.items, ranked.logits
 
-    def ranked(self, vectors: Float32, k: int, n_items: int) -> Ranked:
-        """As `top_items`, with the normaliser: p_emb = exp(logit - log_z)."""
-        return self._rank(vectors, k, n_items, normalise=True)
+    def ranked(self, vectors: Float32, k: int, n_items: int, withdrawn: Bools | None = None) -> Ranked:
+        """As `top_items`, with the normaliser: p_emb = exp(logit - log_z).
+
+        Items that `withdrawn` (n,) by slot marks are neither found nor in the normaliser.
+        """
+        n = min(n_items, self._n_items)
+        closed = self._closed_now(withdrawn)[:n]
+        return best_items(self._tensor(vectors), self._items.values[:n], closed, k, normalise=True)
 
     def normaliser(self, vectors: Float32, n_items: int) -> Float32:
         """Log of the summed exponentials of all supported items' logits, (B,); log N where none is."""
@@ -268,12 +274,15 @@ class Embeddings:
             self._tensor(vectors), self._items.values[:n], self._closed[:n], k, normalise=normalise
         )
 
-    def similar(self, item: int, k: int) -> tuple[Int32, Float32]:
-        """Up to k supported items by cosine to `item`, itself left out; empty for an unknown item."""
+    def similar(self, item: int, k: int, withdrawn: Bools | None = None) -> tuple[Int32, Float32]:
+        """Up to k supported items by cosine to `item`; empty for an unknown item.
+
+        Without the item itself and those that `withdrawn` (n,) by slot marks.
+        """
         if not 0 <= item < self._n_items:
             return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         unit = torch.nn.functional.normalize(self._items.values[: self._n_items])
-        closed = self._closed[: self._n_items].clone()
+        closed = self._closed_now(withdrawn)[: self._n_items].clone()
         closed[item] = -torch.inf
         found = best_items(unit[item : item + 1], unit, closed, k, normalise=False)
         n = int(np.count_nonzero(found.items[0] >= 0))
@@ -371,6 +380,15 @@ class Embeddings:
     def _cut(self, history: Int32) -> Int32:
         """The newest H columns."""
         return np.ascontiguousarray(history[:, max(history.shape[1] - self._history, 0) :])
+
+    def _closed_now(self, withdrawn: Bools | None) -> Tensor:
+        """`_closed` with withdrawn items closed too; 50 microseconds at 100 000 items where any is."""
+        if withdrawn is None or not withdrawn.any():
+            return self._closed
+        n = min(len(withdrawn), len(self._closed))
+        closed = self._closed.clone()
+        closed[:n].masked_fill_(self._tensor(withdrawn[:n]), -torch.inf)
+        return closed
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)

@@ -29,7 +29,7 @@ from .state import digest_arrays, grown, taken
 from .transition_kernels import Bools, decay_exponent, reference_of
 
 _FIRST_ITEMS: Final = 1_024
-_DEPTH: Final = 512
+ORDERED: Final = 512
 _MIN_REFRESH: Final = 256
 _TINY: Final = 1e-300
 _CACHES: Final = frozenset({"dirty", "orders", "n_ordered"})
@@ -116,7 +116,7 @@ class Popularity:
         self._references: Int64 = np.zeros(n_lives, dtype=np.int64)
         self._newest: Int64 = np.array([-1], dtype=np.int64)
         self._dirty: Bools = np.zeros(n, dtype=np.bool_)
-        self._orders: Int32 = np.full((n_lives, _DEPTH), -1, dtype=np.int32)
+        self._orders: Int32 = np.full((n_lives, ORDERED), -1, dtype=np.int32)
         self._n_ordered = 0  # events counted when the orders were made
         self._renewals = 0
 
@@ -200,7 +200,7 @@ class Popularity:
         for which, order in enumerate(self._orders):
             # Whoever stood in the old order has at least this count now: few others need a look.
             least = float(self._counts[order, which].min()) if order[-1] >= 0 else 0.0
-            order[:] = self._order(which, _DEPTH, least)
+            order[:] = self._order(which, ORDERED, least)
         self._n_ordered = self._n_learned
         self._renewals += 1
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from msgspec import Struct
 
-from learners.blend import POPULAR_CANDIDATES, Gate, make_work, prepare_popular, rescored, without_embeddings
+from learners.blend import Gate, make_work, without_embeddings
 from learners.blend_kernels import (
     EMBEDDING,
     POPULARITY,
@@ -28,8 +28,11 @@ from learners.blend_kernels import (
     Work,
 )
 from learners.blend_lists import fill_unseen, rank_full, rank_sparse
+from learners.popularity import is_available
 from schemas.learner import Contexts
 from schemas.runs import Float32, Int8, Int32
+
+from .popular_pool import PopularPool
 
 if TYPE_CHECKING:
     from learners.embeddings import Embeddings
@@ -46,13 +49,9 @@ N_LAST_SPARSE: Final = 4
 """Newest history items whose rows are followed, with and without embeddings."""
 
 EMBEDDING_CANDIDATES: Final = 100
-ALWAYS_PREPARED: Final = 64
-"""Calls in the beginning for which popularity is always prepared anew."""
+"""For lists of up to half as many; longer ones take twice their length."""
 
 NEIGHBOURS: Final = 100
-READY_DEPTH: Final = 512
-"""Popular items that `Popularity` keeps in order."""
-
 HALF_MOVES: Final = 0.05
 """Share of moves to an item at which similarity by transitions is one half."""
 
@@ -109,10 +108,8 @@ class Ranker:
         self._list_size = list_size
         self._exclude_seen = exclude_seen
         self._n_last = N_LAST_SPARSE if embeddings is None else N_LAST
-        self._popular: Popular | None = None
-        self._weights: Float32 = gate.weights
-        self._tops: Int32 = np.zeros(0, dtype=np.int32)
-        self._n_prepared = 0
+        self._pool = PopularPool(popularity, list_size=list_size)
+        self._n_nearest = max(EMBEDDING_CANDIDATES, 2 * list_size)
         self._work: Work | None = None
         self._ranked_contexts: Contexts | None = None
         self._ranked_embedded: Embedded | None = None
@@ -140,12 +137,15 @@ class Ranker:
         if not n:
             return ranked
         out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)
-        popular, weights = self._prepared(withdrawn)
+        weights = self._gate.weights
+        # So many that a user who has seen as many popular ones as can be known still gets a full list.
+        depth = k + contexts.history.shape[1] + seen.shape[1]
+        popular = self._pool.prepared(weights, withdrawn, depth)
         history, seen = np.ascontiguousarray(contexts.history), np.ascontiguousarray(seen)
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
         everyone: Int32 = np.arange(n, dtype=np.int32)
-        embedded = self._embedded(contexts)
+        embedded = self._embedded(contexts, withdrawn)
         self._ranked_contexts, self._ranked_embedded = contexts, embedded
         if embedded is None:
             sparse = everyone
@@ -195,6 +195,7 @@ class Ranker:
         turn = self._gate.take_turns(np.flatnonzero(targets >= 0).astype(np.int32), every)
         if not len(turn):
             return 0
+        unavailable = np.zeros(0, dtype=np.bool_) if withdrawn is None else withdrawn
         if contexts is self._ranked_contexts:
             embedded = self._ranked_embedded
         else:
@@ -204,10 +205,9 @@ class Ranker:
             targets = targets[turn]
             seen = None if seen is None else seen[turn]
             turn = np.arange(len(turn), dtype=np.int32)
-            embedded = self._embedded(contexts)
+            embedded = self._embedded(contexts, unavailable)
         history = np.ascontiguousarray(contexts.history)
-        unavailable = np.zeros(0, dtype=np.bool_) if withdrawn is None else withdrawn
-        popular, _ = self._prepared(unavailable)
+        popular = self._pool.prepared(self._gate.weights, unavailable, 0)
         rows = self._rows()
         return self._gate.learn(
             turn,
@@ -227,19 +227,17 @@ class Ranker:
     ) -> Int32:
         """The `k` most popular items at half-life number `which` that are not in `seen` (B, S): (B, k).
 
-        Always of this moment: nothing is reused from earlier calls. Padded with -1.
+        Exact, and of this moment: nothing is reused from earlier calls. Without those that
+        `withdrawn` (n,) marks. Padded with -1.
         """
-        n_blocked = 0 if withdrawn is None else int(np.count_nonzero(withdrawn))
-        tops = self._popularity.top(k + seen.shape[1] + n_blocked, which)
+        tops = self._popularity.best(k + seen.shape[1], which, withdrawn=withdrawn)
         tops = tops[tops >= 0]
-        if withdrawn is not None:
-            tops = tops[~is_among(tops, withdrawn)]
         out: Int32 = np.full((len(seen), k), -1, dtype=np.int32)
         fill_unseen(tops, seen, out)
         return out
 
     def similar_items(self, item: int, k: int, withdrawn: Bools | None = None) -> tuple[Int32, Float32]:
-        """At most `k` items near an item, and their similarity in (0, 1), best first.
+        """At most `k` available items near an item, and their similarity in (0, 1), best first.
 
         ``1 - (1 - t) (1 - max(cos, 0))`` with t = m / (m + 0.05): m is the share of moves between
         the two, both ways, as the item's transition row has it, cos the cosine of their vectors.
@@ -248,94 +246,55 @@ class Ranker:
         by_moves, moves = self._transitions.neighbours(item, n)
         near: tuple[Int32, Float32] = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         if self._embeddings is not None and item < self._embeddings.n_items:
-            near = self._embeddings.similar(item, n)
+            near = self._embeddings.similar(item, n, withdrawn)
         items = np.union1d(by_moves, near[0]).astype(np.int32)
         t, cosine = np.zeros(len(items)), np.zeros(len(items))
         t[np.searchsorted(items, by_moves)] = moves / (moves + HALF_MOVES)
         cosine[np.searchsorted(items, near[0])] = np.maximum(near[1], 0.0)
         similarity = 1.0 - (1.0 - t) * (1.0 - cosine)
         if withdrawn is not None:
-            similarity[is_among(items, withdrawn)] = 0.0
+            similarity[~is_available(items, withdrawn)] = 0.0
         best = np.argsort(-similarity, kind="stable")[:k]
         best = best[similarity[best] > 0.0]
         return items[best], np.clip(similarity[best], 1e-4, 1.0 - 1e-4).astype(np.float32)
-
-    def _prepared(self, withdrawn: Bools) -> tuple[Popular, Float32]:
-        """Popularity as the kernels want it, and the gate's weights.
-
-        Popularity is prepared anew when its order was (after every 256th event or so); in the
-        beginning, when every event counts and a preparation is cheap, always.
-        """
-        weights = self._gate.weights
-        popularity = self._popularity
-        used = (0, min(1, popularity.n_half_lives - 1))
-        tops = np.concatenate([self._available_top(which, withdrawn) for which in used])
-        popular = self._popular
-        if popular is None or self._n_prepared < ALWAYS_PREPARED or not np.array_equal(tops, self._tops):
-            shares: Float32 = np.stack([popularity.shares(which) for which in used])
-            popular = prepare_popular(shares, tops, weights)
-            self._tops = tops
-            self._n_prepared += 1
-        elif not np.array_equal(weights[:, 3:5], self._weights[:, 3:5]):
-            popular = rescored(popular, weights)
-        self._popular, self._weights = popular, weights
-        return popular, weights
-
-    def _available_top(self, which: int, withdrawn: Bools) -> Int32:
-        """The most popular items that may be listed, enough for a list of nothing else."""
-        n = max(POPULAR_CANDIDATES, 2 * self._list_size)
-        tops = self._popularity.top(n, which)
-        n_blocked = int(np.count_nonzero(withdrawn))
-        if not n_blocked or not is_among(tops, withdrawn).any():
-            return tops
-        # Deeper only where it is needed: from the order that stands ready, then from a new one.
-        for depth in (max(n, READY_DEPTH), n + n_blocked):
-            tops = self._popularity.top(depth, which)
-            available = tops[~is_among(tops, withdrawn)][:n]
-            if len(available) == n:
-                break
-        return available
 
     def _rows(self) -> Rows:
         view = self._transitions.view()
         return Rows(view.nbr, view.w, view.rowsum, view.gammas, view.kappa, view.scale, self._n_last)
 
-    def _embedded(self, contexts: Contexts) -> Embedded | None:
-        """The embedding's part, None where it has learned nothing yet."""
+    def _embedded(self, contexts: Contexts, withdrawn: Bools) -> Embedded | None:
+        """The embedding's part, None where it has learned nothing yet (of what is available)."""
         embeddings = self._embeddings
         if embeddings is None:
             return None
         support = embeddings.support
-        n_supported = int(np.count_nonzero(support))
-        if not n_supported:
+        n = min(len(support), len(withdrawn))
+        n_open = int(np.count_nonzero(support)) - int(np.count_nonzero(support[:n][withdrawn[:n]]))
+        if not n_open:
             return None
         vectors = embeddings.user_vectors(contexts)
-        nearest = embeddings.ranked(vectors, EMBEDDING_CANDIDATES, embeddings.n_items)
+        nearest = embeddings.ranked(vectors, self._n_nearest, embeddings.n_items, withdrawn)
         return Embedded(
             vectors=vectors,
             matrix=embeddings.item_matrix(),
             support=support,
             top=nearest.items,
             log_z=nearest.log_z,
-            log_n=float(np.log(n_supported)),
+            log_n=float(np.log(n_open)),
         )
 
     def _work_for(self, rows: Rows, popular: Popular, history: Int32, n_withdrawn: int) -> Work:
         n_embedded = 0 if self._embeddings is None else self._embeddings.n_items
         n_items = max(len(rows.nbr), len(popular.features), n_withdrawn, n_embedded)
         n_candidates = (
-            rows.n_last * rows.nbr.shape[1] + history.shape[1] + popular.items.shape[1] + EMBEDDING_CANDIDATES
+            rows.n_last * rows.nbr.shape[1]
+            + history.shape[1]
+            + popular.items.shape[1]
+            + self._n_nearest
+            + self._list_size
         )
         work = self._work
         if work is None or len(work.slot) < n_items or len(work.ids) < n_candidates:
             # Rows grow by doubling, and so does this.
             work = self._work = make_work(n_items, n_candidates, self._list_size)
         return work
-
-
-def is_among(items: Int32, mask: Bools) -> Bools:
-    """Which of `items` (n,) the mask by item slot names; none that are -1 or beyond it."""
-    found: Bools = np.zeros(len(items), dtype=np.bool_)
-    inside = (items >= 0) & (items < len(mask))
-    found[inside] = mask[items[inside]]
-    return found

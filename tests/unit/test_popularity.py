@@ -101,6 +101,28 @@ def test_orders_are_right_and_at_most_so_old(k: int) -> None:
         assert (np.diff(shares[top]) <= 0).all()
 
 
+@pytest.mark.parametrize("k", [1, 100, 400, 700])
+@pytest.mark.parametrize("n_withdrawn", [0, 30, 500, 2_500])
+def test_withdrawn_items_are_left_out_and_made_up_for(k: int, n_withdrawn: int) -> None:
+    rng = np.random.default_rng(0)
+    learner = Popularity((HOUR_MS, float("inf")))
+    for _ in range(60):
+        items = (rng.zipf(1.1, 256) % 3_000).astype(np.int32)
+        learner.learn_many(visits(items, T0_MS + rng.integers(0, 10**7, 256)))
+    for which in (0, 1):
+        counts = learner._counts[: learner._n_items, which]
+        order = np.argsort(-counts, kind="stable")
+        withdrawn = np.zeros(int(order[:n_withdrawn].max(initial=-1)) + 1, dtype=np.bool_)
+        withdrawn[order[:n_withdrawn]] = True
+        left = order[n_withdrawn:][counts[order[n_withdrawn:]] > 0][:k]
+        for found in (
+            learner.top(k, which, withdrawn=withdrawn),
+            learner.best(k, which, withdrawn=withdrawn),
+        ):
+            assert len(found) == k
+            assert found[found >= 0].tolist() == left.tolist()
+
+
 def test_asking_changes_no_later_answer() -> None:
     batch = interactions(seed=22, n=2_000)
     asked, quiet = Popularity(HALF_LIVES_MS), Popularity(HALF_LIVES_MS)

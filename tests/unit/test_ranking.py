@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from learners.blend import Gate
 from learners.embeddings import Embeddings
@@ -15,6 +16,7 @@ from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
+from serving.popular_pool import ALWAYS_PREPARED, PopularPool
 from serving.ranking import EMBEDDING, POPULARITY, TRANSITIONS, Ranker
 
 H, N_ITEMS, N_USERS = 10, 60, 30
@@ -189,12 +191,11 @@ def test_similar_items_are_the_neighbours(platform: Platform) -> None:
 
 
 def test_popularity_lists_leave_out_seen_and_withdrawn(platform: Platform) -> None:
-    top = platform.popularity.top(4, 0)
+    top = platform.popularity.best(9, 0)
     withdrawn = np.zeros(int(top[1]) + 1, dtype=np.bool_)
     withdrawn[top[1]] = True
     lists = platform.ranker.rank_popularity(top[:1][None, :], 2, withdrawn=withdrawn)
-    assert lists[0, 0] == next(item for item in platform.popularity.top(9, 0)[1:] if item != top[1])
-    assert not set(lists[0]) & {int(top[0]), int(top[1])}
+    assert lists[0].tolist() == top[2:4].tolist()
 
 
 def test_nothing_learned_nothing_listed() -> None:
@@ -241,42 +242,136 @@ def test_where_only_the_embedding_knows_something_it_is_the_source() -> None:
     assert (ranked.reasons == -1).all()
 
 
-def popular_only(n_items: int, list_size: int) -> Ranker:
+def visits(items: Int32) -> Interactions:
+    n = len(items)
+    return Interactions(
+        users=np.zeros(n, dtype=np.int32),
+        items=items,
+        types=np.ones(n, dtype=np.int8),
+        ts_ms=np.full(n, 1_000),
+        weight=np.ones(n, dtype=np.float32),
+        history=np.full((n, H), -1, dtype=np.int32),
+        fresh=np.ones(n, dtype=np.bool_),
+        gap_ms=np.full(n, -1),
+    )
+
+
+def popular_only(n_items: int, list_size: int, embeddings: Embeddings | None = None) -> Ranker:
     """A ranker that knows only how popular each of `n_items` is: the lower the slot, the more."""
     popularity = Popularity((3_600_000.0, 86_400_000.0))
     counts = np.arange(n_items, 0, -1) // 8 + 1
-    items = np.repeat(np.arange(n_items, dtype=np.int32), counts)
-    n = len(items)
-    popularity.learn_many(
-        Interactions(
-            users=np.zeros(n, dtype=np.int32),
-            items=items,
-            types=np.ones(n, dtype=np.int8),
-            ts_ms=np.full(n, 1_000),
-            weight=np.ones(n, dtype=np.float32),
-            history=np.full((n, H), -1, dtype=np.int32),
-            fresh=np.ones(n, dtype=np.bool_),
-            gap_ms=np.full(n, -1),
-        )
-    )
-    return Ranker(Transitions(16), popularity, None, Gate(), list_size=list_size, exclude_seen=True)
+    popularity.learn_many(visits(np.repeat(np.arange(n_items, dtype=np.int32), counts)))
+    return Ranker(Transitions(16), popularity, embeddings, Gate(), list_size=list_size, exclude_seen=True)
+
+
+def masked(n: int, withdrawn: slice) -> NDArray[np.bool_]:
+    mask = np.zeros(n, dtype=np.bool_)
+    mask[withdrawn] = True
+    return mask
+
+
+COLD = Contexts(users=np.array([-1], np.int32), history=np.full((1, H), -1, np.int32), now_ms=0)
 
 
 @pytest.mark.parametrize("n_withdrawn", [0, 1, 150, 450, 700])
 def test_lists_stay_full_when_the_most_popular_are_withdrawn(n_withdrawn: int) -> None:
     ranker = popular_only(800, 20)
-    withdrawn = np.zeros(800, dtype=np.bool_)
-    withdrawn[:n_withdrawn] = True
-    cold = Contexts(users=np.array([-1], np.int32), history=np.full((1, H), -1, np.int32), now_ms=0)
-    listed = ranker.rank(cold, NO_SEEN, withdrawn).items[0]
+    listed = ranker.rank(COLD, NO_SEEN, masked(800, slice(n_withdrawn))).items[0]
     assert (listed >= n_withdrawn).all()
     assert len(set(listed.tolist())) == 20
 
 
 def test_a_long_list_is_filled_for_a_cold_user() -> None:
-    cold = Contexts(users=np.array([-1], np.int32), history=np.full((1, H), -1, np.int32), now_ms=0)
-    listed = popular_only(800, 500).rank(cold, NO_SEEN, AVAILABLE).items[0]
+    ranker = popular_only(800, 500)
+    listed = ranker.rank(COLD, NO_SEEN, AVAILABLE).items[0]
     assert len(set(listed[listed >= 0].tolist())) == 500
+    listed = ranker.rank(COLD, NO_SEEN, masked(800, slice(299))).items[0]
+    assert len(set(listed.tolist())) == 500
+    assert listed.min() >= 299
+
+
+def test_who_has_seen_what_is_popular_gets_a_full_list() -> None:
+    """From the reserve, best first, on both paths."""
+    embeddings = Embeddings(dim=8, history=H, seed=1)
+    embeddings.learn_many(visits(np.arange(10, dtype=np.int32)))
+    embeddings.learn_many(visits(np.arange(10, dtype=np.int32)))
+    history = np.arange(H, dtype=np.int32)[None, :]
+    warm = Contexts(users=np.array([-1], np.int32), history=history, now_ms=0)
+    seen = np.arange(290, dtype=np.int32)[None, :]
+    for ranker in (popular_only(800, 20), popular_only(800, 20, embeddings)):
+        ranked = ranker.rank(warm, seen, masked(800, slice(300, 305)))
+        assert ranked.items[0].tolist() == [*range(290, 300), *range(305, 315)]
+        assert (ranked.sources == POPULARITY).all()
+        assert ((ranked.relevance > 0) & (ranked.relevance < 1)).all()
+        assert (np.diff(ranked.scores[0]) <= 0).all()
+
+
+def test_the_nearest_of_the_embedding_are_available_ones() -> None:
+    played = Platform(with_embeddings=True)
+    played.play(40)
+    embeddings = played.embeddings
+    assert embeddings is not None
+    ranker = Ranker(Transitions(16), Popularity((1.0,)), embeddings, Gate(), list_size=5, exclude_seen=True)
+    context = played.context(29, 30)
+    vectors = embeddings.user_vectors(context)
+    every = embeddings.ranked(vectors, N_ITEMS, N_ITEMS)
+    withdrawn = np.zeros(N_ITEMS, dtype=np.bool_)
+    withdrawn[every.items[0, :40]] = True
+    rest = embeddings.ranked(vectors, 5, N_ITEMS, withdrawn)
+    assert rest.items[0].tolist() == every.items[0, 40:45].tolist()
+    z = every.logits[0, 40:]
+    assert rest.log_z[0] == pytest.approx(np.log(np.exp(z[np.isfinite(z)]).sum()), rel=1e-5)
+    listed = ranker.rank(context, NO_SEEN, withdrawn).items[0]
+    assert (listed >= 0).all()
+    assert not withdrawn[listed].any()
+    nothing = ranker.rank(context, NO_SEEN, np.ones(N_ITEMS, dtype=np.bool_)).items
+    assert (nothing == -1).all()
+
+
+def test_popular_items_are_chosen_anew_only_when_availability_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    popularity = Popularity((3_600_000.0, 86_400_000.0))
+    counts = np.arange(800, 0, -1) // 8 + 1
+    popularity.learn_many(visits(np.repeat(np.arange(800, dtype=np.int32), counts)))
+    pool, weights = PopularPool(popularity, list_size=20), Gate().weights
+    now, then, again = masked(800, slice(600)), masked(800, slice(50)), masked(800, slice(49))
+    for _ in range(ALWAYS_PREPARED):
+        pool.prepared(weights, now, 40)
+    asked: list[int] = []
+    top = popularity.top
+
+    def counted(k: int, which: int = 0, *, withdrawn: NDArray[np.bool_] | None = None) -> Int32:
+        asked.append(k)
+        return top(k, which, withdrawn=withdrawn)
+
+    monkeypatch.setattr(popularity, "top", counted)
+    pool.prepared(weights, then, 40)
+    n_first = len(asked)
+    assert n_first > 0
+    for _ in range(3):  # both masks in turn, and a withdrawal of what nobody would list
+        assert pool.prepared(weights, now, 40).items.min() == 600
+        assert pool.prepared(weights, then, 40).items.min() == 50
+    pool.prepared(weights, masked(900, slice(850, 900)) | np.pad(now, (0, 100)), 40)
+    assert len(asked) == n_first
+    assert pool.prepared(weights, again, 40).items.min() == 49
+
+
+def test_the_baseline_is_exact_at_every_moment() -> None:
+    popularity = Popularity((3_600_000.0, 86_400_000.0))
+    rng = np.random.default_rng(3)
+    ours = Ranker(Transitions(16), popularity, None, Gate(), list_size=5, exclude_seen=True)
+    withdrawn = rng.random(2_000) < 0.4
+    for _ in range(20):
+        popularity.learn_many(visits((rng.zipf(1.2, 100) % 3_000).astype(np.int32)))
+        shares = popularity.shares(1)
+        shares[: len(withdrawn)][withdrawn[: len(shares)]] = 0.0
+        order = np.argsort(-shares, kind="stable")
+        order = order[shares[order] > 0]
+        seen = order[[0, 3]].astype(np.int32)[None, :]
+        expected = np.setdiff1d(order, seen[0], assume_unique=True)[:10]
+        found = ours.rank_popularity(seen, 10, which=1, withdrawn=withdrawn)[0]
+        assert found[found >= 0].tolist() == expected.tolist()
 
 
 def test_withdrawn_items_are_similar_to_nothing(platform: Platform) -> None:
