@@ -45,12 +45,16 @@ class Refused(Struct, frozen=True, kw_only=True):
 
 
 class Stored(Struct, frozen=True, kw_only=True):
-    """Where the broker put an event; `error` says why it has not."""
+    """Where the broker put an event; `error` says why it has not.
+
+    `too_large` events are larger than the broker takes: sending them again does not help.
+    """
 
     event_id: str
     partition: int | None = None
     offset: int | None = None
     error: str | None = None
+    too_large: bool = False
 
 
 def parse_events(body: bytes) -> tuple[list[tuple[Event, bytes]], list[Refused]]:
@@ -137,8 +141,8 @@ class EventsIn:
         Raises
         ------
         UnavailableError
-            None of the events was stored. It may still be that the broker has one of them:
-            send them again unchanged, a repeated event_id is learned once.
+            None of the events was stored, and none is too large. It may still be that the broker
+            has one of them: send them again unchanged, a repeated event_id is learned once.
         """
         if self._fatal.is_set():
             self._replace_producer()
@@ -153,7 +157,7 @@ class EventsIn:
             future.result() if future.done() else Stored(event_id=event.event_id, error="no answer in time")
             for future, (event, _) in zip(waiting, events, strict=True)
         ]
-        if all(result.error is not None for result in results):
+        if all(result.error is not None and not result.too_large for result in results):
             raise UnavailableError(
                 f"the broker stored none of {len(results)} events in {self._timeout_s:g} s: "
                 f"{results[0].error}; send them again unchanged"
@@ -183,7 +187,7 @@ class EventsIn:
             result = (
                 Stored(event_id=event.event_id, partition=message.partition(), offset=message.offset())
                 if error is None
-                else Stored(event_id=event.event_id, error=error.str())
+                else _failed(event, error)
             )
             try:
                 loop.call_soon_threadsafe(settle, result)
@@ -196,7 +200,7 @@ class EventsIn:
         except BufferError:
             settle(Stored(event_id=event.event_id, error="too many events wait for the broker"))
         except KafkaException as error:
-            settle(Stored(event_id=event.event_id, error=str(error)))
+            settle(_failed(event, error.args[0]))
 
     def _on_error(self, error: KafkaError) -> None:
         # librdkafka reports each failed connection attempt, many a second.
@@ -218,3 +222,11 @@ class EventsIn:
             self._producer.list_topics(self.topic, timeout=_CONNECT_S)
         while not self._stop.is_set():
             self._producer.poll(_POLL_S)
+
+
+def _failed(event: Event, error: KafkaError) -> Stored:
+    return Stored(
+        event_id=event.event_id,
+        error=error.str(),
+        too_large=error.code() == KafkaError.MSG_SIZE_TOO_LARGE,
+    )

@@ -56,6 +56,12 @@ async def post_events(request: Request, gateway: GatewayOf) -> Response:
     outcomes.labels("failed").inc(len(failed))
     outcomes.labels("stored").inc(len(stored) - len(failed))
     results = [_result(index, result) for index, result in enumerate(stored)]
+    if any(result.too_large for result in failed):
+        raise GatewayError(
+            413,
+            f"{len(failed)} of {len(stored)} events were not stored: larger than the broker takes",
+            results=results,
+        )
     if failed:
         raise GatewayError(
             503,

@@ -65,8 +65,8 @@ function accept(list) {
 
 const named = (list) => [...new Set(list.items.flatMap((item) => [item.item_id, ...item.reasons.map((each) => each.item_id).filter(Boolean)]))];
 
-// A replayed log has its own present. An event stamped with today would push the partition's
-// watermark past everything still to be replayed.
+// A replayed log has its own present. An event stamped with today would push the watermark of its
+// user's partition past everything still to be replayed there; the other partitions go on.
 function observeTime({ knows, generated_at_ms: wallMs }) {
   if (!knows) return;
   const offset = knows.ts_ms - wallMs;

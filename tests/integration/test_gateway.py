@@ -14,12 +14,18 @@ import httpx
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # does not say what it exports
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from schemas.codec import encode_snapshot
 from schemas.hashing import partition_of as partition_by_schemas
 from schemas.records import Knows, ModelRef, RecommendedItem, Snapshot
 from schemas.settings import KafkaSettings
-from schemas.topics import topic_names
+from schemas.topics import MAX_MESSAGE_BYTES, topic_names
 from serving.reader import RecommendationsReader
 from serving.reader_scan import partition_of, read_latest
 from streams.broker import LocalBroker
@@ -134,6 +140,29 @@ def test_posted_events_are_stored_as_they_came_where_their_user_belongs(setup: S
         key = f"u{n}".encode()
         assert result["partition"] == partition_by_schemas(key, PARTITIONS)
         assert stored[result["partition"], result["offset"]] == (key, bodies[n])
+
+
+def test_an_event_that_the_broker_finds_too_large_is_no_outage(setup: Setup) -> None:
+    def post(event_id: str, size: int) -> httpx.Response:
+        event = {"event_id": event_id, "user_id": "u", "item_id": "v", "type": "like", "ts_ms": 1, "own": ""}
+        event["own"] = "x" * (size - len(msgspec.json.encode(event)))
+        body = msgspec.json.encode(event)
+        return setup.client.post("/v1/events", content=body, headers={"content-type": "application/json"})
+
+    answer = post("largest", MAX_MESSAGE_BYTES)
+    assert answer.status_code == 202, answer.text
+    resource = ConfigResource(ConfigResource.Type.TOPIC, setup.names.behaviour)
+    resource.add_incremental_config(
+        ConfigEntry("max.message.bytes", "50000", incremental_operation=AlterConfigOpType.SET)
+    )
+    admin = AdminClient({"bootstrap.servers": setup.kafka.bootstrap})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(20)
+    until(lambda: post("large", 100_000).status_code == 413)
+    answer = post("large", 100_000)
+    assert answer.json()["results"][0]["status"] == "failed"
+    assert "larger than the broker takes" in answer.json()["error"]
+    assert post("small", 1_000).status_code == 202
 
 
 def test_a_snapshot_reaches_readers_and_streams_and_a_tombstone_ends_it(setup: Setup) -> None:

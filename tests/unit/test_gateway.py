@@ -15,6 +15,8 @@ from jsonschema import Draft202012Validator
 
 from schemas.records import Knows, ModelRef, Reason, RecommendedItem, Snapshot
 from schemas.settings import GatewaySettings, Settings
+from schemas.topics import MAX_MESSAGE_BYTES
+from serving.events_in import parse_events
 from serving.gateway import PAGE, create_app
 from serving.gateway_models import Recommendations
 from serving.gateway_state import Gateway
@@ -206,8 +208,12 @@ def test_what_the_worker_does_not_know_is_not_found(client: httpx.Client, path: 
 
 
 def test_catalogue_facts_of_several_items(client: httpx.Client, worker: FakeWorker) -> None:
-    worker.items = {"v1": {"title": "One", "tags": ["a"], "category": None, "duration_ms": 9}}
-    answer = client.get("/v1/items", params={"id": ["v1", "v2", "with,comma"]})
+    worker.items = {
+        item_id: {"title": "One", "tags": ["a"], "category": None, "duration_ms": 9}
+        for item_id in ("v1", "with,comma", "a&id=b +ü", "not asked for")
+    }
+    answer = client.get("/v1/items", params={"id": ["v1", "v2", "with,comma", "a&id=b +ü"]})
+    del worker.items["not asked for"]
     assert answer.json() == {"items": worker.items}
     assert client.get("/v1/items", params={"id": ["x"] * 101}).status_code == 422
 
@@ -318,6 +324,19 @@ def test_a_large_body_is_refused_declared_or_not(client: httpx.Client) -> None:
     assert str(MAX_BODY) in answer.json()["error"]
 
 
+def test_an_event_is_as_large_as_the_contract_allows_and_no_larger() -> None:
+    def event(size: int) -> bytes:
+        empty = msgspec.json.encode(LIKE | {"own": ""})
+        return msgspec.json.encode(LIKE | {"own": "x" * (size - len(empty))})
+
+    events, refused = parse_events(event(MAX_MESSAGE_BYTES))
+    assert (len(events), refused) == (1, [])
+    events, refused = parse_events(b"[" + event(MAX_MESSAGE_BYTES + 1) + b"," + event(500) + b"]")
+    assert len(events) == 1
+    assert [(bad.index, bad.reason) for bad in refused] == [(0, "message_too_large")]
+    assert str(MAX_MESSAGE_BYTES) in refused[0].error
+
+
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
 def test_only_json_is_taken_so_that_no_foreign_page_can_post(
     client: httpx.Client, content_type: str | None
@@ -348,11 +367,14 @@ def test_metrics_count_by_route_and_name_nobody(client: httpx.Client, gateway: G
     client.get("/v1/users/a-certain-user/recommendations")
     client.post("/v1/events", json=LIKE | {"type": "applaud"})
     client.get("/no/such/path")
+    for n in range(3):
+        assert client.request(f"BREW{n}", "/no/such/path").status_code in {404, 405}
     text = client.get("/metrics").text
     route = 'route="/v1/users/{user_id:path}/recommendations"'
     for series in (
         f'reelflow_gateway_requests_total{{method="GET",{route},status="200"}}',
         'reelflow_gateway_requests_total{method="GET",route="other",status="404"}',
+        'reelflow_gateway_requests_total{method="other",route="other"',
         'reelflow_gateway_events_total{outcome="refused"}',
         'reelflow_gateway_lists_total{kind="fresh"}',
         "reelflow_gateway_reader_users",
@@ -360,6 +382,7 @@ def test_metrics_count_by_route_and_name_nobody(client: httpx.Client, gateway: G
         value = next(line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith(series))
         assert float(value) >= 1, series
     assert "certain" not in text
+    assert "BREW" not in text
 
 
 def test_errors_have_one_shape(client: httpx.Client) -> None:
