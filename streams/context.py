@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,13 @@ def home_dir() -> Path:
     return Path(platformdirs.user_cache_dir("reelflow", appauthor=False))
 
 
-def check_tls_files(kafka: KafkaSettings) -> None:
-    """Say which setting names a file that cannot be read, before a client hides it in a retry.
+def tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
+    """TLS as the settings have it, None without; clients themselves hide a wrong file in a retry.
 
     Raises
     ------
     ConfigurationError
+        A file cannot be read or is not what it should be; names its setting.
     """
     for setting in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         path: str | None = getattr(kafka, setting)
@@ -46,11 +48,24 @@ def check_tls_files(kafka: KafkaSettings) -> None:
                 raise ConfigurationError(
                     f"kafka.{setting}", f"cannot read {path}: {error.strerror}"
                 ) from None
+    if kafka.security_protocol not in {"SSL", "SASL_SSL"}:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
+    except ssl.SSLError as error:
+        raise ConfigurationError("kafka.ssl_cafile", f"{kafka.ssl_cafile}: {error}") from None
+    if kafka.ssl_certfile is not None:
+        try:
+            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile)
+        except ssl.SSLError as error:
+            files = " with ".join(filter(None, (kafka.ssl_certfile, kafka.ssl_keyfile)))
+            raise ConfigurationError("kafka.ssl_certfile", f"{files}: {error}") from None
+    return context
 
 
 def kafka_python_config(kafka: KafkaSettings) -> dict[str, Any]:
     """Keyword arguments shared by kafka-python clients."""
-    check_tls_files(kafka)
+    tls_context(kafka)
     config: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap.split(","),
         "security_protocol": kafka.security_protocol,
@@ -72,7 +87,7 @@ def confluent_config(kafka: KafkaSettings) -> dict[str, Any]:
     murmur2_random is what the Java client and kafka-python do; librdkafka's own default puts a
     key on another partition, where its user's order would be lost.
     """
-    check_tls_files(kafka)
+    tls_context(kafka)
     config: dict[str, Any] = {
         "bootstrap.servers": kafka.bootstrap,
         "security.protocol": kafka.security_protocol,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -12,10 +11,9 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 from mode.types import ServiceT
 
-from schemas.errors import ConfigurationError
 from schemas.settings import KafkaSettings, Settings
 
-from .context import check_tls_files
+from .context import tls_context
 from .transport import CrashingSupervisor
 
 RECORDS_PER_FETCH = 500
@@ -94,18 +92,7 @@ def build_app(
 
 def credentials(kafka: KafkaSettings) -> CredentialsT | None:
     """Faust credentials of the security settings; None for PLAINTEXT."""
-    context: ssl.SSLContext | None = None
-    if kafka.security_protocol in {"SSL", "SASL_SSL"}:
-        check_tls_files(kafka)
-        try:
-            context = ssl.create_default_context(cafile=kafka.ssl_cafile)
-        except ssl.SSLError as error:
-            raise ConfigurationError("kafka.ssl_cafile", f"{kafka.ssl_cafile}: {error}") from None
-        if kafka.ssl_certfile is not None:
-            try:
-                context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile)
-            except ssl.SSLError as error:
-                raise ConfigurationError("kafka.ssl_certfile", f"{kafka.ssl_certfile}: {error}") from None
+    context = tls_context(kafka)
     if kafka.security_protocol in {"SASL_PLAINTEXT", "SASL_SSL"}:
         return SASLCredentials(
             username=kafka.sasl_username,

@@ -64,8 +64,12 @@ def test_a_tls_file_that_cannot_be_read_is_named(
         configure(kafka)
 
 
-def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "ca.pem"
+@pytest.mark.parametrize("setting", ["ssl_cafile", "ssl_certfile"])
+@pytest.mark.parametrize("configure", [credentials, kafka_python_config, confluent_config])
+def test_a_file_that_is_no_certificate_is_named(
+    setting: str, configure: Callable[[KafkaSettings], object], tmp_path: Path
+) -> None:
+    file = tmp_path / "some.pem"
     file.write_text("not a certificate")
-    with pytest.raises(ConfigurationError, match=r"kafka\.ssl_cafile"):
-        credentials(KafkaSettings(security_protocol="SSL", ssl_cafile=str(file)))
+    with pytest.raises(ConfigurationError, match=rf"kafka\.{setting}.*some\.pem"):
+        configure(KafkaSettings(security_protocol="SSL", **{setting: str(file)}))  # type: ignore[arg-type]
