@@ -72,6 +72,10 @@ class RowTable:
         scale = -self._rate * torch.rsqrt(squares + self._floor)  # (R,)
         self.values.index_add_(0, rows, gradient * scale[:, None])
 
+    def put(self, rows: Tensor, values: Tensor) -> None:
+        """Set distinct `rows` (R,) to `values` (R, d); what Adagrad summed stays."""
+        self.values.index_copy_(0, rows.long(), values)
+
     def load(self, values: Float32, squares: Float32) -> None:
         """Become these rows; what is given is copied."""
         device = self.values.device

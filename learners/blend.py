@@ -129,6 +129,15 @@ class Gate:
             mine[name][...] = array
         self._dirty = True
 
+    def export_dense(self) -> Arrays:
+        """The state as absolute values, for `import_dense` of another instance."""
+        return self.snapshot()
+
+    def import_dense(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """As `restore`, but nothing is touched by it."""
+        self.restore(arrays)
+        self._dirty = False
+
     def digest(self) -> str:
         """Hash of the state."""
         return digest_arrays(self._arrays())

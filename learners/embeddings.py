@@ -26,26 +26,23 @@ RecSys 2019 (logQ correction).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import StateError
-from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
+from schemas.learner import Contexts, Interactions
 from schemas.runs import Float32, Int32
 
-from .adagrad import DenseParameter, RowTable, row_norms
-from .embedding_rows import Numbered, gaussian_rows, number_items
+from .adagrad import row_norms
+from .embedding_rows import Numbered, number_items
 from .embedding_step import StepGradients, StepInput, encode, gradients
+from .embedding_tables import EmbeddingTables, host_array
 from .nearest import Ranked, best_items
-from .negatives import Float64, NegativeSampler
-from .state import digest_arrays, grown, taken
+from .negatives import Float64
 from .transition_kernels import Bools
-from .user_rows import UserRows
 
 MAX_TARGETS: Final = 128
 """Fresh positives of one step. Steps of 32 gain .007 of R@20 on movietweetings and cost far more an event."""
@@ -55,16 +52,8 @@ N_NEGATIVES: Final = 1024
 IMPRESSION_WEIGHT: Final = 0.1
 """Weight of an ignored impression in the logistic term; skips and dislikes weigh ``|omega|``."""
 
-RATE: Final = 0.1
-MIXING_RATE: Final = 0.003
-"""Of A: at 0.1 it moves by its own size in the first steps: R@20 on ml-100k .272 instead of .282."""
 
-SQUARES_FLOOR: Final = 1e-8
-INITIAL_NORM: Final = 0.3
-"""Expected norm of a new item vector: small, so that what is not learned does not rank."""
-
-
-class Embeddings:
+class Embeddings(EmbeddingTables):
     """Learner of the protocol in `schemas.learner`, name ``embeddings``.
 
     Cost on one core at d = 64, H = 50 and 8 000 items: 12 microseconds a target learned in
@@ -84,64 +73,10 @@ class Embeddings:
         Where tables and arithmetic live (default the CPU); counts and sampling stay on the CPU.
     """
 
-    def __init__(
-        self, *, dim: int = 64, history: int = 50, seed: int = 0, device: torch.device | None = None
-    ) -> None:
-        self._dim, self._history, self._seed = dim, history, seed
-        self._device = device or torch.device("cpu")
-        self._items = RowTable(dim, self._device, self._initial_items, rate=RATE, floor=SQUARES_FLOOR)
-        self._users = UserRows(dim, self._device, rate=RATE, floor=SQUARES_FLOOR)
-        eye = torch.eye(dim, device=self._device)
-        mixing = torch.cat([0.5 * eye, eye], dim=1)
-        self._mixing = DenseParameter(mixing, rate=MIXING_RATE, floor=SQUARES_FLOOR)
-        self._positions = DenseParameter(
-            torch.linspace(-3.0, 0.0, history, device=self._device), rate=RATE, floor=SQUARES_FLOOR
-        )
-        self._sampler = NegativeSampler(seed)
-        self._n_items = 0
-        self._place: Int32 = np.zeros(0, dtype=np.int32)  # scratch of number_items
-        self._closed = torch.zeros(0, device=self._device)  # 0 for supported items, else -inf
-        self._dirty_items: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
-        self._dirty_dense = False
-        self._on_host: Float32 | None = None
-        self.discarded_steps = 0
-        """Steps not taken because their loss or gradient was not finite."""
-
     @property
     def name(self) -> str:
         """Stable name."""
         return "embeddings"
-
-    @property
-    def n_items(self) -> int:
-        """Items with a row."""
-        return self._n_items
-
-    @property
-    def support(self) -> Int32:
-        """How often each item was a target; view (N,) int32, not to be changed."""
-        return self._sampler.counts[: self._n_items]
-
-    def ensure(self, n_items: int, n_users: int) -> None:
-        """Make room for item slots below `n_items` and user slots below `n_users`."""
-        if n_items > self._n_items:
-            self._items.ensure(n_items)
-            self._sampler.ensure(n_items)
-            self._place = grown(self._place, n_items, -1)
-            self._dirty_items = grown(self._dirty_items, n_items, False)
-            if n_items > len(self._closed):
-                more = max(n_items, 2 * len(self._closed)) - len(self._closed)
-                self._closed = torch.cat([self._closed, self._closed.new_full((more,), -torch.inf)])
-            self._n_items = n_items
-            self._on_host = None
-        self._users.ensure(n_users)
-
-    def item_vectors(self, items: Tensor) -> Tensor:
-        """f_C of `items` (R,) int32 slots as a copy (R, d).
-
-        All learning reads items through here: the place where content vectors come in.
-        """
-        return self._items.gather(items)
 
     # -- learning -----------------------------------------------------------------------------
 
@@ -219,7 +154,7 @@ class Embeddings:
 
     def user_vectors(self, contexts: Contexts) -> Float32:
         """f_U of each context: (B, d). Slots never seen count as padding, or as no user row."""
-        return _host(self._encode(contexts))
+        return host_array(self._encode(contexts))
 
     def predict(self, contexts: Contexts, items: Int32) -> Float32:
         """Logits ``f_U . f_C``: (B, C); 0 for an item without a row."""
@@ -227,7 +162,7 @@ class Embeddings:
         logits = np.zeros((len(contexts.users), len(items)), dtype=np.float32)
         if known.any():
             rows = self.item_vectors(self._tensor(items[known]))
-            logits[:, known] = _host(self._encode(contexts) @ rows.T)
+            logits[:, known] = host_array(self._encode(contexts) @ rows.T)
         return logits
 
     def item_matrix(self) -> Float32:
@@ -237,9 +172,9 @@ class Embeddings:
         a copy, refreshed when something was learned since.
         """
         if self._device.type == "cpu":
-            return _host(self._items.values[: self._n_items])
+            return host_array(self._items.values[: self._n_items])
         if self._on_host is None:
-            self._on_host = _host(self._items.values[: self._n_items])
+            self._on_host = host_array(self._items.values[: self._n_items])
         return self._on_host
 
     def top_items(self, vectors: Float32, k: int, n_items: int) -> tuple[Int32, Float32]:
@@ -305,76 +240,6 @@ class Embeddings:
         )  # fmt: skip
         return vectors
 
-    # -- state --------------------------------------------------------------------------------
-
-    def touched(self) -> TouchedKeys:
-        """Drain the items, users and dense parameters changed since the last call."""
-        items = np.flatnonzero(self._dirty_items).astype(np.int32)
-        dense = ("mixing", "positions") if self._dirty_dense else ()
-        self._dirty_items[items] = False
-        self._dirty_dense = False
-        return TouchedKeys(items=items, users=self._users.touched(), dense=dense)
-
-    def snapshot(self) -> Arrays:
-        """Named arrays of the state, trimmed to what is in use; copies.
-
-        ``users`` lists the slots with a row, in the order of the rows of ``user_values``.
-        """
-        n = self._n_items
-        return {
-            "shape": np.array([self._dim, self._history, self._seed, self._sampler.drawn], dtype=np.int64),
-            "item_values": _host(self._items.values[:n]).copy(),
-            "item_squares": _host(self._items.squares[:n]).copy(),
-            "item_counts": self.support.copy(),
-            **self._users.snapshot(),
-            "mixing": _host(self._mixing.value).copy(),
-            "mixing_squares": _host(self._mixing.squares).copy(),
-            "positions": _host(self._positions.value).copy(),
-            "positions_squares": _host(self._positions.squares).copy(),
-        }
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Become the state that `snapshot` described; copies what it is given.
-
-        Raises
-        ------
-        StateError
-            An array is missing or malformed, or of another dimension, history length or seed.
-        """
-        none = np.zeros(0, dtype=np.float32)
-        row, slots, wide = np.zeros((0, self._dim), np.float32), np.zeros(0, np.int32), 2 * self._dim
-        dim, history, seed, drawn = taken(arrays, "shape", np.zeros(0, np.int64), rows=4).tolist()
-        if (dim, history, seed) != (self._dim, self._history, self._seed):
-            raise StateError(
-                f"'shape': embeddings of dim {dim}, history {history}, seed {seed} do not fit settings"
-                f" of dim {self._dim}, history {self._history}, seed {self._seed}"
-            )
-        counts = taken(arrays, "item_counts", slots)
-        n = len(counts)
-        items = taken(arrays, "item_values", row, rows=n), taken(arrays, "item_squares", none, rows=n)
-        users = self._users.check(arrays)
-        like = np.zeros((0, wide), np.float32)
-        mixing = taken(arrays, "mixing", like, rows=dim), taken(arrays, "mixing_squares", like, rows=dim)
-        positions = (
-            taken(arrays, "positions", none, rows=history),
-            taken(arrays, "positions_squares", none, rows=history),
-        )
-        self._items.load(*items)
-        self._users.load(*users)
-        self._mixing.load(*mixing)
-        self._positions.load(*positions)
-        self._sampler.load(counts, drawn)
-        self._n_items = n
-        self._place = np.full(n, -1, dtype=np.int32)
-        self._closed = self._tensor(np.where(counts > 0, 0.0, -np.inf).astype(np.float32))
-        self._dirty_items = np.zeros(len(self._place), dtype=np.bool_)
-        self._dirty_dense = False
-        self._on_host = None
-
-    def digest(self) -> str:
-        """Hash of `snapshot` (hex)."""
-        return digest_arrays(self.snapshot())
-
     # -- odds and ends ------------------------------------------------------------------------
 
     def _cut(self, history: Int32) -> Int32:
@@ -389,17 +254,6 @@ class Embeddings:
         closed = self._closed.clone()
         closed[:n].masked_fill_(self._tensor(withdrawn[:n]), -torch.inf)
         return closed
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
-
-    def _initial_items(self, first: int, last: int) -> Float32:
-        return gaussian_rows(first, last, self._dim, INITIAL_NORM, self._seed)
-
-
-def _host(tensor: Tensor) -> Float32:
-    array: Float32 = tensor.cpu().numpy()
-    return array
 
 
 def _all_finite(found: StepGradients, item_norms: Tensor, user_norms: Tensor) -> bool:

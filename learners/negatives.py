@@ -68,6 +68,10 @@ class NegativeSampler:
         """Count each of `items` (N,) once more; all below the capacity."""
         _add(self.counts, self._tree, items)
 
+    def put(self, items: Int32, counts: Int32) -> None:
+        """Set the counts of distinct `items` (N,), all below the capacity."""
+        _put(self.counts, self._tree, items, counts)
+
     def draw(self, n: int) -> Int32:
         """`n` items with replacement; none where nothing was counted yet."""
         if self._tree[-1] == 0:
@@ -116,6 +120,18 @@ def _add(counts: Int32, tree: Int64, items: Int32) -> None:
         counts[item] += 1
         delta = _weight(counts[item]) - before
         i = np.int64(item) + 1
+        while i <= n:
+            tree[i] += delta
+            i += i & -i
+
+
+@njit(nogil=True, cache=True)
+def _put(counts: Int32, tree: Int64, items: Int32, values: Int32) -> None:
+    n = len(counts)
+    for k in range(len(items)):
+        delta = _weight(values[k]) - _weight(counts[items[k]])
+        counts[items[k]] = values[k]
+        i = np.int64(items[k]) + 1
         while i <= n:
             tree[i] += delta
             i += i & -i

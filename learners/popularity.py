@@ -208,9 +208,8 @@ class Popularity:
         """Count the batch's fresh positives, in order."""
         if not len(batch):
             return
-        n = min(int(batch.items.max()) + 1, self._max_items)
-        self._n_items = max(self._n_items, n)
-        self._counts, self._dirty = grown(self._counts, n), grown(self._dirty, n)
+        self._reserve(int(batch.items.max()) + 1)
+        references = self._references.copy()
         self._n_learned += _learn(
             batch.items,
             batch.fresh & (batch.weight > 0),
@@ -222,13 +221,93 @@ class Popularity:
             self._newest,
             self._dirty,
         )
+        if not np.array_equal(self._references, references):
+            self._dirty[: self._n_items] |= self._counts[: self._n_items].any(axis=1)
         self._renew()
 
     def touched(self) -> TouchedKeys:
-        """Items that were counted since the last call."""
+        """Items that were counted since the last call; all, when a new reference scaled them."""
         items = np.flatnonzero(self._dirty[: self._n_items]).astype(np.int32)
         self._dirty[items] = False
         return TouchedKeys(items=items, users=_NO_USERS)
+
+    def export_rows(self, items: Int32) -> Arrays:
+        """Absolute counts of `items` (B,), for `import_rows` of another instance.
+
+        ``counts`` (B, H) float64, 0 for unknown items, and ``references`` (B, H) int64: event time
+        in ms at which a visit counts 1. Copies.
+        """
+        known = (items >= 0) & (items < self._n_items)
+        counts = self._counts[np.where(known, items, 0)] * known[:, None]
+        return {"counts": counts, "references": np.tile(self._references, (len(items), 1))}
+
+    def import_rows(self, items: Int32, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over counts of distinct `items` (B,) as `export_rows` gave them.
+
+        Counts of an older reference are scaled to the newest one, and so is what is here. The number
+        of items, `top` and `renewals` come with `import_dense`.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another number of half-lives.
+        """
+        counts = taken(arrays, "counts", self._counts, rows=len(items))
+        like = np.zeros((0, self.n_half_lives), dtype=np.int64)
+        references = taken(arrays, "references", like, rows=len(items))
+        if not len(items):
+            return
+        self._grow(int(items.max()) + 1)
+        self._refer_to(references.max(axis=0))
+        counts *= np.exp2((references - self._references) * self._per_ms)
+        fits = items < len(self._counts)
+        self._counts[items[fits]] = counts[fits]
+
+    def export_dense(self) -> Arrays:
+        """Totals, references, orders and counters; copies, 2 KiB a half-life."""
+        counters = [self._n_items, self._n_learned, self._n_ordered, int(self._newest[0])]
+        return {
+            "totals": self._totals.copy(),
+            "references": self._references.copy(),
+            "orders": self._orders.copy(),
+            "counters": np.array(counters, dtype=np.int64),
+        }
+
+    def import_dense(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over what `export_dense` gave; `renewals` changes, as shares may have.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another number of half-lives.
+        """
+        n = self.n_half_lives
+        totals = taken(arrays, "totals", self._totals, rows=n)
+        references = taken(arrays, "references", self._references, rows=n)
+        orders = taken(arrays, "orders", self._orders, rows=n)
+        n_items, n_learned, n_ordered, newest = taken(arrays, "counters", self._newest, rows=4).tolist()
+        self._reserve(n_items)
+        self._refer_to(references)
+        self._totals, self._orders = totals, orders
+        self._n_learned, self._n_ordered, self._newest[0] = n_learned, n_ordered, newest
+        self._renewals += 1
+
+    def _reserve(self, n: int) -> None:
+        self._n_items = max(self._n_items, min(n, self._max_items))
+        self._grow(self._n_items)
+
+    def _grow(self, n: int) -> None:
+        n = min(n, self._max_items)
+        self._counts, self._dirty = grown(self._counts, n), grown(self._dirty, n)
+
+    def _refer_to(self, references: Int64) -> None:
+        """Scale counts and totals to `references` (H,) where they are newer."""
+        newer = np.maximum(references, self._references)
+        if (newer != self._references).any():
+            factors = np.exp2((self._references - newer) * self._per_ms)
+            self._counts *= factors
+            self._totals *= factors
+            self._references = newer
 
     def snapshot(self) -> Arrays:
         """Copy of the counts by item slot; what is touched but not drained stays so."""

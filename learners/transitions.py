@@ -38,12 +38,21 @@ from schemas.runs import Float32, Int32, Int64
 
 from .markov import FirstOrderMarkov
 from .state import digest_arrays, grown, taken
-from .transition_kernels import CHANNELS, Rows, TransitionsView, decay_exponent, learn_rows, score_rows
+from .transition_kernels import (
+    CHANNELS,
+    Rows,
+    TransitionsView,
+    decay_exponent,
+    learn_rows,
+    rescale,
+    score_rows,
+)
 
 __all__ = ["FirstOrderMarkov", "Transitions", "TransitionsView"]
 
 GAMMAS: Final = (0.4, 0.6, 0.7)
 _FIRST_ITEMS: Final = 1_024
+_EXPORTED: Final = ("nbr", "w", "rowsum", "filled")
 _NO_USERS: Final = np.zeros(0, dtype=np.int32)
 
 
@@ -149,6 +158,7 @@ class Transitions:
         if not len(batch):
             return
         newest = batch.history[:, -self._n_lags :]
+        reference = int(self._clock[0])
         self._reserve(max(int(batch.items.max()), int(newest.max(initial=-1))) + 1)
         learn_rows(
             batch.items,
@@ -161,10 +171,15 @@ class Transitions:
             self._n_lags,
             self._per_ms,
         )
+        if self._clock[0] != reference:
+            self._rows.dirty[: self._n_items] |= self._rows.filled[: self._n_items] > 0
 
     def _reserve(self, n: int) -> None:
+        self._n_items = max(self._n_items, min(n, self._max_items))
+        self._grow(n)
+
+    def _grow(self, n: int) -> None:
         n = min(n, self._max_items)
-        self._n_items = max(self._n_items, n)
         if n > len(self._rows.filled):
             fills = {"nbr": -1}
             self._rows = Rows(
@@ -172,10 +187,76 @@ class Transitions:
             )
 
     def touched(self) -> TouchedKeys:
-        """Items whose rows changed since the last call."""
+        """Items whose rows changed since the last call; all, when a new reference scaled them."""
         items = np.flatnonzero(self._rows.dirty[: self._n_items]).astype(np.int32)
         self._rows.dirty[items] = False
         return TouchedKeys(items=items, users=_NO_USERS)
+
+    def export_rows(self, items: Int32) -> Arrays:
+        """Absolute values of the rows of `items` (B,), for `import_rows` of another instance.
+
+        ``nbr`` (B, K) int32, ``w`` (B, K, 3) and ``rowsum`` (B, 3) float32, ``filled`` (B,) int32,
+        and ``reference`` (B,) int64: event time in ms at which a weight of 1 weighs 1. Copies; an
+        item without a row has an empty one. Cost: 0.3 microseconds a row.
+        """
+        held = np.where((items >= 0) & (items < self._n_items), items, -1)
+        rows = self._rows
+        arrays: Arrays = {name: getattr(rows, name)[held] for name in _EXPORTED}
+        arrays["nbr"][held < 0] = -1
+        for name in ("w", "rowsum", "filled"):
+            arrays[name][held < 0] = 0
+        arrays["reference"] = np.full(len(items), self._clock[0], dtype=np.int64)
+        return arrays
+
+    def import_rows(self, items: Int32, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over rows of distinct `items` (B,) as `export_rows` gave them.
+
+        `n_items` does not change: it comes with `import_dense`.
+
+        Rows of an older reference are scaled to the newest one, and so is what is here. Once the
+        exporting learner's rows are all here, the arrays are equal, bit by bit.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another width.
+        """
+        n = len(items)
+        rows = {name: taken(arrays, name, getattr(self._rows, name), rows=n) for name in _EXPORTED}
+        references = taken(arrays, "reference", self._clock, rows=n)
+        if not n:
+            return
+        self._grow(int(items.max()) + 1)
+        self._refer_to(int(references.max()))
+        older = np.exp2((references - self._clock[0]) * self._per_ms).astype(np.float32)
+        rows["w"] *= older[:, None, None]
+        rows["rowsum"] *= older[:, None]
+        fits = items < len(self._rows.filled)
+        for name, array in rows.items():
+            getattr(self._rows, name)[items[fits]] = array[fits]
+
+    def export_dense(self) -> Arrays:
+        """``clock``: reference, newest event time and number of item slots; (3,) int64."""
+        return {"clock": np.array([*self._clock, self._n_items], dtype=np.int64)}
+
+    def import_dense(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over what `export_dense` gave.
+
+        Raises
+        ------
+        StateError
+            The array is missing or malformed.
+        """
+        reference, newest, n_items = taken(arrays, "clock", self._clock, rows=3).tolist()
+        self._reserve(n_items)
+        self._refer_to(reference)
+        self._clock[1] = newest
+
+    def _refer_to(self, reference: int) -> None:
+        """Scale the rows to `reference` if it is newer than theirs."""
+        if reference > self._clock[0]:
+            rescale(self._rows, 2.0 ** -decay_exponent(reference, int(self._clock[0]), self._per_ms))
+            self._clock[0] = reference
 
     def snapshot(self) -> Arrays:
         """Copy of the rows by item slot; what is touched but not drained stays so."""

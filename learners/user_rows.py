@@ -70,6 +70,20 @@ class UserRows:
             self._table.apply(self._tensor(held[known]), gradient[index], norms[index])
             self._dirty[users[known]] = True
 
+    def export_rows(self, users: Int32) -> Float32:
+        """Copy of the rows of `users` (B,): (B, d), zero for a user without one."""
+        rows: Float32 = self.gather(self.rows_of(users)).cpu().numpy()
+        return rows
+
+    def import_rows(self, users: Int32, values: Float32) -> None:
+        """Set the rows of distinct `users` (B,), giving rows to those without."""
+        self.ensure(int(users.max(initial=-1)) + 1)
+        new = users[self.rows_of(users) < 0]
+        self._row[new] = np.arange(self._n, self._n + len(new), dtype=np.int32)
+        self._n += len(new)
+        self._table.ensure(self._n)
+        self._table.put(self._tensor(self._row[users]), self._tensor(values))
+
     def touched(self) -> Int32:
         """Drain the user slots whose row changed since the last call."""
         users = np.flatnonzero(self._dirty).astype(np.int32)

@@ -1,0 +1,241 @@
+"""Tables of the embeddings and their state: growth, snapshots, and exchange with other instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.errors import StateError
+from schemas.learner import Arrays, TouchedKeys
+from schemas.runs import Float32, Int32
+
+from .adagrad import DenseParameter, RowTable
+from .embedding_rows import gaussian_rows
+from .negatives import NegativeSampler
+from .state import digest_arrays, grown, taken
+from .user_rows import UserRows
+
+RATE: Final = 0.1
+MIXING_RATE: Final = 0.003
+"""Of A: at 0.1 it moves by its own size in the first steps: R@20 on ml-100k .272 instead of .282."""
+
+SQUARES_FLOOR: Final = 1e-8
+INITIAL_NORM: Final = 0.3
+"""Expected norm of a new item vector: small, so that what is not learned does not rank."""
+
+
+class EmbeddingTables:
+    """Item table, user rows, dense parameters and counts of `learners.embeddings.Embeddings`."""
+
+    def __init__(
+        self, *, dim: int = 64, history: int = 50, seed: int = 0, device: torch.device | None = None
+    ) -> None:
+        self._dim, self._history, self._seed = dim, history, seed
+        self._device = device or torch.device("cpu")
+        self._items = RowTable(dim, self._device, self._initial_items, rate=RATE, floor=SQUARES_FLOOR)
+        self._users = UserRows(dim, self._device, rate=RATE, floor=SQUARES_FLOOR)
+        eye = torch.eye(dim, device=self._device)
+        mixing = torch.cat([0.5 * eye, eye], dim=1)
+        self._mixing = DenseParameter(mixing, rate=MIXING_RATE, floor=SQUARES_FLOOR)
+        self._positions = DenseParameter(
+            torch.linspace(-3.0, 0.0, history, device=self._device), rate=RATE, floor=SQUARES_FLOOR
+        )
+        self._sampler = NegativeSampler(seed)
+        self._n_items = 0
+        self._place: Int32 = np.zeros(0, dtype=np.int32)  # scratch of number_items
+        self._closed = torch.zeros(0, device=self._device)  # 0 for supported items, else -inf
+        self._dirty_items: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+        self._dirty_dense = False
+        self._on_host: Float32 | None = None
+        self.discarded_steps = 0
+        """Steps not taken because their loss or gradient was not finite."""
+
+    @property
+    def n_items(self) -> int:
+        """Items with a row."""
+        return self._n_items
+
+    @property
+    def support(self) -> Int32:
+        """How often each item was a target; view (N,) int32, not to be changed."""
+        return self._sampler.counts[: self._n_items]
+
+    def ensure(self, n_items: int, n_users: int) -> None:
+        """Make room for item slots below `n_items` and user slots below `n_users`."""
+        if n_items > self._n_items:
+            self._items.ensure(n_items)
+            self._sampler.ensure(n_items)
+            self._place = grown(self._place, n_items, -1)
+            self._dirty_items = grown(self._dirty_items, n_items, False)
+            if n_items > len(self._closed):
+                more = max(n_items, 2 * len(self._closed)) - len(self._closed)
+                self._closed = torch.cat([self._closed, self._closed.new_full((more,), -torch.inf)])
+            self._n_items = n_items
+            self._on_host = None
+        self._users.ensure(n_users)
+
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """f_C of `items` (R,) int32 slots as a copy (R, d).
+
+        All learning reads items through here: the place where content vectors come in.
+        """
+        return self._items.gather(items)
+
+    def touched(self) -> TouchedKeys:
+        """Drain the items, users and dense parameters changed since the last call."""
+        items = np.flatnonzero(self._dirty_items).astype(np.int32)
+        dense = ("mixing", "positions") if self._dirty_dense else ()
+        self._dirty_items[items] = False
+        self._dirty_dense = False
+        return TouchedKeys(items=items, users=self._users.touched(), dense=dense)
+
+    def export_rows(self, items: Int32) -> Arrays:
+        """Absolute values of `items` (B,), for `import_rows` of another instance; copies.
+
+        ``vector`` (B, d) float32, ``support`` (B,) int32, and ``held`` (B,) bool: False for an item
+        without a row, whose other values are zero.
+        """
+        held = (items >= 0) & (items < self._n_items)
+        vectors = np.zeros((len(items), self._dim), dtype=np.float32)
+        vectors[held] = host_array(self.item_vectors(self._tensor(items[held])))
+        support = self.support[np.where(held, items, 0)] * held if held.any() else np.zeros_like(items)
+        return {"vector": vectors, "support": support.astype(np.int32), "held": held}
+
+    def import_rows(self, items: Int32, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `export_rows` gave of distinct `items` (B,); grows as slots demand.
+
+        For reading: what Adagrad remembers of them is not part of it.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another dimension.
+        """
+        vectors = taken(arrays, "vector", np.zeros((0, self._dim), np.float32), rows=len(items))
+        support = taken(arrays, "support", items, rows=len(items))
+        held = taken(arrays, "held", np.zeros(0, np.bool_), rows=len(items))
+        items, vectors, support = items[held], vectors[held], support[held]
+        if not len(items):
+            return
+        self.ensure(int(items.max()) + 1, 0)
+        self._items.put(self._tensor(items), self._tensor(vectors))
+        self._sampler.put(items, support)
+        closed = np.where(support > 0, 0.0, -np.inf).astype(np.float32)
+        self._closed[self._tensor(items.astype(np.int64))] = self._tensor(closed)
+        self._on_host = None
+
+    def export_users(self, users: Int32) -> Float32:
+        """p_u of user slots `users` (B,): (B, d), zero for a user without a row; a copy."""
+        return self._users.export_rows(users)
+
+    def import_users(self, users: Int32, rows: Float32) -> None:
+        """Take over p_u of distinct `users` (B,).
+
+        Raises
+        ------
+        StateError
+            The rows are of another dimension.
+        """
+        rows = taken({"row": rows}, "row", np.zeros((0, self._dim), np.float32), rows=len(users))
+        self._users.import_rows(users, rows)
+
+    def export_dense(self) -> Arrays:
+        """``mixing`` (d, 2 d) and ``positions`` (H,) float32, ``counters``: number of items; copies."""
+        return {
+            "mixing": host_array(self._mixing.value).copy(),
+            "positions": host_array(self._positions.value).copy(),
+            "counters": np.array([self._n_items], dtype=np.int64),
+        }
+
+    def import_dense(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `export_dense` gave.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another dimension or history length.
+        """
+        none = np.zeros(0, dtype=np.float32)
+        mixing = taken(arrays, "mixing", np.zeros((0, 2 * self._dim), np.float32), rows=self._dim)
+        positions = taken(arrays, "positions", none, rows=self._history)
+        (n_items,) = taken(arrays, "counters", np.zeros(0, np.int64), rows=1).tolist()
+        self.ensure(n_items, 0)
+        self._mixing.value = self._tensor(mixing)
+        self._positions.value = self._tensor(positions)
+
+    def snapshot(self) -> Arrays:
+        """Named arrays of the state, trimmed to what is in use; copies.
+
+        ``users`` lists the slots with a row, in the order of the rows of ``user_values``.
+        """
+        n = self._n_items
+        return {
+            "shape": np.array([self._dim, self._history, self._seed, self._sampler.drawn], dtype=np.int64),
+            "item_values": host_array(self._items.values[:n]).copy(),
+            "item_squares": host_array(self._items.squares[:n]).copy(),
+            "item_counts": self.support.copy(),
+            **self._users.snapshot(),
+            "mixing": host_array(self._mixing.value).copy(),
+            "mixing_squares": host_array(self._mixing.squares).copy(),
+            "positions": host_array(self._positions.value).copy(),
+            "positions_squares": host_array(self._positions.squares).copy(),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Become the state that `snapshot` described; copies what it is given.
+
+        Raises
+        ------
+        StateError
+            An array is missing or malformed, or of another dimension, history length or seed.
+        """
+        none = np.zeros(0, dtype=np.float32)
+        row, slots, wide = np.zeros((0, self._dim), np.float32), np.zeros(0, np.int32), 2 * self._dim
+        dim, history, seed, drawn = taken(arrays, "shape", np.zeros(0, np.int64), rows=4).tolist()
+        if (dim, history, seed) != (self._dim, self._history, self._seed):
+            raise StateError(
+                f"'shape': embeddings of dim {dim}, history {history}, seed {seed} do not fit settings"
+                f" of dim {self._dim}, history {self._history}, seed {self._seed}"
+            )
+        counts = taken(arrays, "item_counts", slots)
+        n = len(counts)
+        items = taken(arrays, "item_values", row, rows=n), taken(arrays, "item_squares", none, rows=n)
+        users = self._users.check(arrays)
+        like = np.zeros((0, wide), np.float32)
+        mixing = taken(arrays, "mixing", like, rows=dim), taken(arrays, "mixing_squares", like, rows=dim)
+        positions = (
+            taken(arrays, "positions", none, rows=history),
+            taken(arrays, "positions_squares", none, rows=history),
+        )
+        self._items.load(*items)
+        self._users.load(*users)
+        self._mixing.load(*mixing)
+        self._positions.load(*positions)
+        self._sampler.load(counts, drawn)
+        self._n_items = n
+        self._place = np.full(n, -1, dtype=np.int32)
+        self._closed = self._tensor(np.where(counts > 0, 0.0, -np.inf).astype(np.float32))
+        self._dirty_items = np.zeros(len(self._place), dtype=np.bool_)
+        self._dirty_dense = False
+        self._on_host = None
+
+    def digest(self) -> str:
+        """Hash of `snapshot` (hex)."""
+        return digest_arrays(self.snapshot())
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _initial_items(self, first: int, last: int) -> Float32:
+        return gaussian_rows(first, last, self._dim, INITIAL_NORM, self._seed)
+
+
+def host_array(tensor: Tensor) -> Float32:
+    """The tensor on the host; on the CPU a view."""
+    array: Float32 = tensor.cpu().numpy()
+    return array
