@@ -126,6 +126,11 @@ class Popularity:
         return "popularity"
 
     @property
+    def n_learned(self) -> int:
+        """Events counted."""
+        return self._n_learned
+
+    @property
     def n_half_lives(self) -> int:
         """H."""
         return len(self._totals)

@@ -2,8 +2,10 @@
 
 The order of what is popular is renewed after every so many events (`Popularity.top`); in between only
 the gate's weights and what is available change. A choice of items holds as long as all of them are
-available and none that was left out is again. Two choices are kept: scoring asks about what was
-available at the time of the events, publishing about what is available now.
+available and none that was left out is again. Two choices are kept, for masks that take turns.
+
+What a pool gives depends on what it was asked before. Scoring and learning therefore have a pool of
+their own, settled at every cut: from there on it is a function of the batches alone.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from schemas.runs import Float32, Int32
 if TYPE_CHECKING:
     from learners.popularity import Popularity
 
-ALWAYS_PREPARED: Final = 64
-"""Calls in the beginning for which popularity is always prepared anew."""
+EARLY_EVENTS: Final = 1_024
+"""Counted events up to which popularity is prepared anew at every call: shares change fast."""
 
 KEPT: Final = 2
 
@@ -55,7 +57,10 @@ class PopularPool:
         self._n_candidates = max(POPULAR_CANDIDATES, 2 * list_size)
         self._choices: list[_Choice] = []
         self._renewals = -1
-        self._n_prepared = 0
+
+    def settle(self) -> None:
+        """Keep nothing of earlier calls."""
+        self._choices = []
 
     def prepared(self, weights: Float32, withdrawn: Bools, depth: int) -> Popular:
         """Popularity as the kernels want it.
@@ -69,8 +74,8 @@ class PopularPool:
         depth : int
             So many items at least that may be listed, where there are so many.
         """
-        stale = self._n_prepared < ALWAYS_PREPARED or self._renewals != self._popularity.renewals
-        if stale or not self._choices:
+        is_early = self._popularity.n_learned <= EARLY_EVENTS
+        if is_early or self._renewals != self._popularity.renewals or not self._choices:
             popular = prepare_popular(
                 np.stack([self._popularity.shares(which) for which in self._half_lives]),
                 np.zeros(0, dtype=np.int32),
@@ -78,7 +83,6 @@ class PopularPool:
             )
             self._choices = [self._choose(popular, weights, withdrawn, depth)]
             self._renewals = self._popularity.renewals
-            self._n_prepared += 1
         found = next((choice for choice in self._choices if choice.holds(withdrawn, depth)), None)
         if found is None:
             found = self._choose(self._choices[0].popular, weights, withdrawn, depth)

@@ -109,12 +109,23 @@ class Ranker:
         self._exclude_seen = exclude_seen
         self._n_last = N_LAST_SPARSE if embeddings is None else N_LAST
         self._pool = PopularPool(popularity, list_size=list_size)
+        self._scoring_pool = PopularPool(popularity, list_size=list_size)
         self._n_nearest = max(EMBEDDING_CANDIDATES, 2 * list_size)
         self._work: Work | None = None
         self._ranked_contexts: Contexts | None = None
         self._ranked_embedded: Embedded | None = None
 
-    def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools) -> Ranked:
+    def settle(self) -> None:
+        """Forget what scoring and the gate's learning kept between calls; call it at every cut.
+
+        From a cut on, what they do is then a function of the state at the cut and of the batches
+        after it, whatever was published meanwhile: the learners' digests agree bit by bit between
+        a process that went on and one that was restored. Costs one preparation, 1 ms.
+        """
+        self._scoring_pool.settle()
+        self._ranked_contexts = self._ranked_embedded = None
+
+    def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools, *, scoring: bool = False) -> Ranked:
         """Lists of B users.
 
         Parameters
@@ -124,6 +135,8 @@ class Ranker:
             (B, S) consumed items, -1 padded.
         withdrawn : Bools
             (n,) by item slot, True for what must not be listed; later slots are available.
+        scoring : bool
+            Whether the lists are made from the log alone, to be scored: see `settle`.
         """
         n = len(contexts.users)
         k = self._list_size
@@ -140,7 +153,8 @@ class Ranker:
         weights = self._gate.weights
         # So many that a user who has seen as many popular ones as can be known still gets a full list.
         depth = k + contexts.history.shape[1] + seen.shape[1]
-        popular = self._pool.prepared(weights, withdrawn, depth)
+        pool = self._scoring_pool if scoring else self._pool
+        popular = pool.prepared(weights, withdrawn, depth)
         history, seen = np.ascontiguousarray(contexts.history), np.ascontiguousarray(seen)
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
@@ -207,7 +221,7 @@ class Ranker:
             turn = np.arange(len(turn), dtype=np.int32)
             embedded = self._embedded(contexts, unavailable)
         history = np.ascontiguousarray(contexts.history)
-        popular = self._pool.prepared(self._gate.weights, unavailable, 0)
+        popular = self._scoring_pool.prepared(self._gate.weights, unavailable, 0)
         rows = self._rows()
         return self._gate.learn(
             turn,

@@ -136,7 +136,7 @@ class Model:
             return
         asked = rows_of(batch, rows)
         contexts = Contexts(users=asked.users, history=asked.history, now_ms=int(asked.ts_ms[-1]))
-        ours = self.ranker.rank(contexts, asked.history, withdrawn).items[:, :TOP]
+        ours = self.ranker.rank(contexts, asked.history, withdrawn, scoring=True).items[:, :TOP]
         n_popular = TOP * 2 + asked.history.shape[1] + int(np.count_nonzero(withdrawn))
         popular = self.popularity.top(n_popular, POPULARITY_HALF_LIFE)
         heads = self.markov.top(contexts, TOP * 2)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from msgspec import Struct
 
 from schemas.errors import UnavailableError
 from schemas.learner import Contexts
-from schemas.runs import Int32
+from schemas.runs import Int32, Int64
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
-from serving.snapshots import FALLBACK_COLD_USER, FALLBACK_NONE, SnapshotEncoder
+from serving.snapshots import FALLBACK_COLD_USER, FALLBACK_NONE, FALLBACK_STALE_MODEL, SnapshotEncoder
 
 from .commits import CommitGate
 from .latency import Reservoir
@@ -25,11 +26,30 @@ CHUNK = 512
 """Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time."""
 
 
+class _Due(Struct, frozen=True):
+    """What a chunk takes from one partition."""
+
+    index: int
+    part: Partition
+    number: int  # of the outbox's `take`
+    told: Told
+
+
 class Publisher:
     """Publishes for all partitions of one worker.
 
     A chunk takes due users of any partitions together: at low rates each partition has only a
     few, and a call of the ranker costs most of a millisecond however few there are.
+
+    Attributes
+    ----------
+    epoch : int
+        Published with the model's name.
+    stale : bool
+        Whether the model is older than it should be: users with a history are told so.
+    before_send : Callable[[], None] or None
+        Called before every batch given to the sink: what the lists derive from may have to be
+        durable first.
     """
 
     def __init__(
@@ -57,6 +77,9 @@ class Publisher:
             ttl_ms=settings.ranker.ttl_ms,
             first_sequence=int(clock() * 1e6),  # no worker publishes a million a second: never falls
         )
+        self.epoch = 0
+        self.stale = False
+        self.before_send: Callable[[], None] | None = None
         self.latencies = Reservoir()
         self.latencies_held = Reservoir()
         self.n_snapshots = 0
@@ -77,70 +100,94 @@ class Publisher:
         """Prepare the names of new items."""
         self._encoder.sync()
 
+    def owed(self, index: int) -> tuple[Int32, Int64]:
+        """Users of partition `index` whose newest events no acknowledged snapshot tells: copies.
+
+        Returns
+        -------
+        (n,) int32, (n,) int64
+            Local slots, and the broker time of each user's oldest untold event; `Outbox.touch`
+            with both makes a restored partition owe the same.
+        """
+        return self._partitions[index].outbox.owed()
+
+    def longest_wait_s(self) -> float:
+        """How long the user who waits longest could have had a snapshot."""
+        now_ms = int(self._clock() * 1000)
+        waits = (part.outbox.longest_wait_ms(now_ms) for part in self._partitions.values())
+        return max(waits, default=0) / 1000
+
     def publish_chunk(self, sequence: int, *, interval_ms: int | None = None) -> int:
         """Publish for at most `CHUNK` due users, the model being at apply `sequence`; returns how many."""
         interval = self._interval_ms if interval_ms is None else interval_ms
         now_ms = int(self._clock() * 1000)
-        due: list[tuple[int, Partition, Int32]] = []
+        due: list[_Due] = []
         room = CHUNK
         # Turns: under load the first partitions would have users due again before the last are reached.
         order = list(self._partitions.items())
         for i in range(len(order)):
             index, part = order[(self._turn + i) % len(order)]
-            users = part.outbox.due(now_ms, interval, room)
-            if len(users):
-                due.append((index, part, users))
-                room -= len(users)
+            taken = part.outbox.take(now_ms, interval, room)
+            if taken is not None:
+                number, told = taken
+                due.append(_Due(index=index, part=part, number=number, told=told))
+                room -= len(told.users)
             if not room:
                 self._turn = (self._turn + i + 1) % len(order)
                 break
         if due:
-            self._publish(due, sequence, interval)
+            self._publish(due, sequence)
         return CHUNK - room
 
-    def _publish(self, due: list[tuple[int, Partition, Int32]], sequence: int, interval_ms: int) -> None:
+    def _publish(self, due: list[_Due], sequence: int) -> None:
         with self._metrics.stage("rank"):
             contexts = Contexts(
-                users=np.concatenate([part.model_users[users] for _, part, users in due]),
-                history=np.concatenate([part.state.contexts(users) for _, part, users in due]),
+                users=np.concatenate([d.part.model_users[d.told.users] for d in due]),
+                history=np.concatenate([d.part.state.contexts(d.told.users) for d in due]),
                 now_ms=int(self._clock() * 1000),
             )
-            seen = np.concatenate([part.state.seen_rows(users) for _, part, users in due])
+            seen = np.concatenate([d.part.state.seen_rows(d.told.users) for d in due])
             withdrawn = self._model.catalogue.unavailable(contexts.now_ms)
             ranked = self._model.ranker.rank(contexts, seen, withdrawn).first(self._list_size)
-        now_ms = int(self._clock() * 1000)
         with self._metrics.stage("encode"):
             names, knows = [], []
-            for _, part, users in due:
-                ids, state = part.state.users.ids, part.state
-                names += [ids[user] for user in users.tolist()]
-                knows += [state.last_event_id(user) for user in users.tolist()]
-            places = np.array([index for index, _, _ in due], dtype=np.int32)
+            for d in due:
+                ids, state, users = d.part.state.users.ids, d.part.state, d.told.users.tolist()
+                names += [ids[user] for user in users]
+                knows += [state.last_event_id(user) for user in users]
             cold = contexts.history[:, -1] < 0
             values = self._encoder.encode(
                 names,
                 ranked,
-                partition=np.repeat(places, [len(users) for _, _, users in due]),
-                offsets=np.concatenate([part.state.last_offset[users] for _, part, users in due]),
+                partition=np.repeat(
+                    np.array([d.index for d in due], dtype=np.int32), [len(d.told.users) for d in due]
+                ),
+                offsets=np.concatenate([d.part.state.last_offset[d.told.users] for d in due]),
                 event_ids=knows,
-                ts_ms=np.concatenate([part.state.last_ts_ms[users] for _, part, users in due]),
-                generated_at_ms=now_ms,
-                epoch=0,
+                ts_ms=np.concatenate([d.part.state.last_ts_ms[d.told.users] for d in due]),
+                generated_at_ms=int(self._clock() * 1000),
+                epoch=self.epoch,
                 sequence=sequence,
-                fallbacks=np.where(cold, FALLBACK_COLD_USER, FALLBACK_NONE).astype(np.int8),
+                fallbacks=np.where(
+                    cold, FALLBACK_COLD_USER, FALLBACK_STALE_MODEL if self.stale else FALLBACK_NONE
+                ).astype(np.int8),
             )
-        told = _together([part.outbox.told(users, now_ms, interval_ms) for _, part, users in due])
-        done = self._gate.sent(told.sequence)
+        done = self._gate.sent(min(d.told.sequence for d in due))
 
         def delivered(n: int, failed: int) -> None:
             if failed:
                 raise UnavailableError(f"the broker refused {failed} snapshots")
             done()
-            self.n_snapshots += n
-            self.n_users += told.n_first
             self._metrics.snapshots.inc(n)
-            self._observe(self._clock() * 1000, told)
+            self.n_snapshots += n
+            now_ms = self._clock() * 1000
+            for d in due:
+                d.part.outbox.acknowledge(d.number)
+                self.n_users += d.told.n_first
+                self._observe(now_ms, d.told)
 
+        if self.before_send is not None:
+            self.before_send()
         with self._metrics.stage("produce"):
             self._sink.send(self._topic, [name.encode() for name in names], values, delivered)
 
@@ -154,12 +201,3 @@ class Publisher:
         ):
             reservoir.extend(values)
             histogram.observe_many(values)
-
-
-def _together(parts: list[Told]) -> Told:
-    return Told(
-        since_ms=np.concatenate([part.since_ms for part in parts]),
-        due_ms=np.concatenate([part.due_ms for part in parts]),
-        n_first=sum(part.n_first for part in parts),
-        sequence=min(part.sequence for part in parts),
-    )

@@ -16,7 +16,7 @@ from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
-from serving.popular_pool import ALWAYS_PREPARED, PopularPool
+from serving.popular_pool import EARLY_EVENTS, PopularPool
 from serving.ranking import EMBEDDING, POPULARITY, TRANSITIONS, Ranker
 
 H, N_ITEMS, N_USERS = 10, 60, 30
@@ -46,7 +46,7 @@ class Platform:
         self.hits: list[float] = []
         self.popular_hits: list[float] = []
 
-    def play(self, steps: int) -> None:
+    def play(self, steps: int, *, scored: bool = True) -> None:
         for _ in range(steps):
             self.now_ms += 60_000
             users = self.rng.permutation(N_USERS)[:16].astype(np.int32)
@@ -57,12 +57,8 @@ class Platform:
             items = np.where(chance > 0.9, self.rng.integers(0, N_ITEMS, 16), items).astype(np.int32)
             before = self.history[users]
             fresh = ~(before[:, -5:] == items[:, None]).any(axis=1)
-            contexts = Contexts(users=users, history=before, now_ms=self.now_ms)
-            ranked = self.ranker.rank(contexts, before, AVAILABLE)
-            popular = self.ranker.rank_popularity(before, 5)
-            self.hits.append(float((ranked.items == items[:, None]).any(axis=1)[fresh].mean()))
-            self.popular_hits.append(float((popular == items[:, None]).any(axis=1)[fresh].mean()))
-            self.ranker.learn_gate(contexts, np.where(fresh, items, -1).astype(np.int32), before, AVAILABLE)
+            if scored:
+                self._score(users, before, items, fresh)
             batch = Interactions(
                 users=users,
                 items=items,
@@ -81,6 +77,14 @@ class Platform:
                 if is_fresh:
                     self.history[user] = np.roll(self.history[user], -1)
                     self.history[user, -1] = item
+
+    def _score(self, users: Int32, before: Int32, items: Int32, fresh: NDArray[np.bool_]) -> None:
+        contexts = Contexts(users=users, history=before, now_ms=self.now_ms)
+        ranked = self.ranker.rank(contexts, before, AVAILABLE, scoring=True)
+        popular = self.ranker.rank_popularity(before, 5)
+        self.hits.append(float((ranked.items == items[:, None]).any(axis=1)[fresh].mean()))
+        self.popular_hits.append(float((popular == items[:, None]).any(axis=1)[fresh].mean()))
+        self.ranker.learn_gate(contexts, np.where(fresh, items, -1).astype(np.int32), before, AVAILABLE)
 
     def context(self, *items: int) -> Contexts:
         history = np.full((1, H), -1, dtype=np.int32)
@@ -336,8 +340,8 @@ def test_popular_items_are_chosen_anew_only_when_availability_asks_for_it(
     popularity.learn_many(visits(np.repeat(np.arange(800, dtype=np.int32), counts)))
     pool, weights = PopularPool(popularity, list_size=20), Gate().weights
     now, then, again = masked(800, slice(600)), masked(800, slice(50)), masked(800, slice(49))
-    for _ in range(ALWAYS_PREPARED):
-        pool.prepared(weights, now, 40)
+    assert popularity.n_learned > EARLY_EVENTS
+    pool.prepared(weights, now, 40)
     asked: list[int] = []
     top = popularity.top
 
@@ -381,3 +385,31 @@ def test_withdrawn_items_are_similar_to_nothing(platform: Platform) -> None:
     left, _ = platform.ranker.similar_items(7, 5, withdrawn)
     assert items[0] not in left.tolist()
     assert len(left) > 0
+
+
+@pytest.mark.parametrize("with_embeddings", [False, True], ids=["transitions", "embeddings"])
+def test_from_a_cut_on_the_gate_depends_on_the_batches_alone(with_embeddings: bool) -> None:
+    """One process goes on and publishes, another begins with the state at the cut: the same gate."""
+    live = Platform(with_embeddings=with_embeddings)
+    live.play(150)
+    assert live.popularity.n_learned > EARLY_EVENTS
+    live.ranker.settle()
+    restored = Platform(with_embeddings=with_embeddings)
+    restored.ranker.rank(restored.context(1), NO_SEEN, AVAILABLE, scoring=True)  # must not show
+    for name in ("transitions", "popularity", "embeddings", "gate"):
+        learner = getattr(live, name)
+        if learner is not None:
+            getattr(restored, name).restore(learner.snapshot())
+    restored.ranker.settle()
+    restored.rng.bit_generator.state = live.rng.bit_generator.state
+    restored.history[:], restored.now_ms = live.history, live.now_ms
+    mask = masked(N_ITEMS, slice(0, 4))
+    for step in range(80):
+        scored = step % 4 == 0  # the others are learned only, as where the worker is behind
+        live.play(1, scored=scored)
+        restored.play(1, scored=scored)
+        # Publishing, at moments of its own.
+        live.ranker.rank(live.context(step % N_ITEMS), NO_SEEN, mask if step % 2 else AVAILABLE)
+        assert live.gate.digest() == restored.gate.digest()
+    assert live.hits[-20:] == restored.hits
+    assert live.gate.n_learned > 0

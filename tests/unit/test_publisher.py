@@ -1,0 +1,131 @@
+"""What the publisher sends, when, and what it owes until the broker has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from schemas.codec import encode_event
+from schemas.records import Event, EventType
+from schemas.runs import RecordRun
+from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
+from serving.metrics import WorkerMetrics
+from streams.core import WorkerCore
+from streams.sinks import Delivered, Headers
+
+NOW_MS = 1_700_000_000_000
+
+
+class Recorder:
+    """Keeps what it gets; acknowledges one batch a poll."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.snapshots: list[dict[str, Any]] = []
+        self.waiting: list[tuple[int, Delivered]] = []
+
+    def send(
+        self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None], delivered: Delivered,
+        *, partition: int | None = None, headers: Sequence[Headers] | None = None,
+    ) -> None:  # fmt: skip
+        self.calls.append("send")
+        self.snapshots += [json.loads(value) for value in values if value is not None]
+        assert [snapshot["user_id"].encode() for snapshot in self.snapshots[-len(keys) :]] == list(keys)
+        self.waiting.append((len(keys), delivered))
+
+    def poll(self) -> None:
+        if self.waiting:
+            n, delivered = self.waiting.pop(0)
+            delivered(n, 0)
+
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+
+class World:
+    """A core of one partition that has everything it waits for."""
+
+    def __init__(self) -> None:
+        self.now_s = NOW_MS / 1000
+        self.sink = Recorder()
+        settings = Settings(
+            kafka=KafkaSettings(partitions=1),
+            worker=WorkerSettings(dedup_window=4_096),
+            learner=LearnerSettings(embeddings=False, history=8, seen=8),
+            ranker=RankerSettings(list_size=5),
+        )
+        metrics = WorkerMetrics(CollectorRegistry())
+        self.core = WorkerCore(settings, self.sink, metrics, clock=lambda: self.now_s)
+        self.core.assign(self.core.names.behaviour, 0, start=0, committed=None, end=0)
+        self.core.assign(self.core.names.catalogue, 0, start=0, committed=None, end=0)
+        self.publisher = self.core.publisher
+
+    def hear(self, user: str, item: str, type_: EventType = "watch") -> None:
+        offset = self.core.partitions[0].next_offset
+        now_ms = int(self.now_s * 1000)
+        event = Event(event_id=f"e{offset}", user_id=user, item_id=item, type=type_, ts_ms=now_ms)
+        run = RecordRun(
+            topic=self.core.names.behaviour, partition=0, keys=[user.encode()], values=[encode_event(event)],
+            offsets=np.array([offset]), timestamps_ms=np.array([now_ms]), next_offset=offset + 1,
+        )  # fmt: skip
+        self.core.apply([run])
+
+    def owed(self) -> dict[str, int]:
+        users, since_ms = self.publisher.owed(0)
+        names = self.core.partitions[0].state.users.ids
+        return {names[user]: since - NOW_MS for user, since in zip(users.tolist(), since_ms, strict=True)}
+
+
+def test_epoch_sequence_and_fallbacks_are_those_of_the_model() -> None:
+    world = World()
+    world.publisher.epoch, world.publisher.stale = 7, True
+    world.hear("alice", "v1")
+    world.hear("bob", "v1", "skip")
+    assert world.publisher.publish_chunk(12) == 2
+    alice, bob = world.sink.snapshots
+    assert (alice["model"]["epoch"], alice["model"]["sequence"]) == (7, 12)
+    assert (alice["fallback"], bob["fallback"]) == ("stale_model", "cold_user")
+    world.publisher.stale = False
+    world.now_s += 10
+    world.hear("alice", "v2")
+    world.publisher.publish_chunk(13)
+    assert world.sink.snapshots[-1]["fallback"] == "none"
+    assert world.sink.snapshots[-1]["knows"]["event_id"] == "e2"
+
+
+def test_nothing_is_sent_before_what_it_derives_from_is_durable() -> None:
+    world = World()
+    world.publisher.before_send = lambda: world.sink.calls.append("durable")
+    world.hear("alice", "v1")
+    world.publisher.publish_chunk(1)
+    assert world.sink.calls == ["durable", "send"]
+
+    def failing() -> None:
+        raise OSError("the disk is full")
+
+    world.publisher.before_send = failing
+    world.hear("bob", "v1")
+    with pytest.raises(OSError, match="full"):
+        world.publisher.publish_chunk(2)
+    assert world.sink.calls == ["durable", "send"]
+    assert set(world.owed()) == {"alice", "bob"}
+
+
+def test_owed_until_the_broker_has_it() -> None:
+    world = World()
+    world.hear("alice", "v1")
+    world.now_s += 0.25
+    world.hear("bob", "v2")
+    assert world.owed() == {"alice": 0, "bob": 250}
+    world.publisher.publish_chunk(2)
+    assert world.owed() == {"alice": 0, "bob": 250}
+    world.now_s += 1
+    world.hear("alice", "v2")
+    world.sink.poll()
+    assert world.owed() == {"alice": 1_250}
+    assert world.publisher.longest_wait_s() == 0
