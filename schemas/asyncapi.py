@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from .asyncapi_model import model_channels, model_messages, model_schemas
 from .jsonschema import EXAMPLES, STRUCTS, JsonObject, component_schemas
-from .topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX, TopicSpec, topic_names, topic_specs
+from .topics import DEFAULT_MODEL, DEFAULT_PARTITIONS, DEFAULT_PREFIX, TopicSpec, topic_names, topic_specs
 
 CONTRACT_VERSION: Final = "1.0.0"
 KAFKA_BINDING: Final = "0.5.0"
+_REFERENCE: Final = "#/components/schemas/{name}"
 
 _DESCRIPTION: Final = """\
 reelflow keeps a recommendation list per user fresh while the user watches: behaviour events in,
@@ -21,9 +23,10 @@ recommendation snapshots out, over Kafka.
 Keys are UTF-8 text. A record goes to partition (murmur2(key) & 0x7fffffff) mod partitions, as
 Kafka's Java client and kafka-python do by default; librdkafka needs partitioner=murmur2_random.
 
-Values are JSON in UTF-8 (no byte order mark), at most 1 MiB, nested at most 128 deep. Unknown
+Public values are JSON in UTF-8 (no byte order mark), at most 1 MiB, nested at most 128 deep. Unknown
 fields are ignored. A message that breaks its contract goes to the dead-letter topic of its
-topic, byte for byte, with the reason in its headers.
+topic, byte for byte, with the reason in its headers. The model topics carry MessagePack, from the
+learner to the rankers.
 
 CloudEvents in binary mode are understood: ce_* headers are tolerated and not read, the value is
 the same JSON."""
@@ -56,11 +59,12 @@ def asyncapi_document(
     partitions: int = DEFAULT_PARTITIONS,
     replication: int = 1,
     bootstrap: str = "127.0.0.1:9092",
+    model: str = DEFAULT_MODEL,
 ) -> JsonObject:
-    """The document for the topics under `prefix`.
+    """The document for the topics under `prefix`, with those of one `model`.
 
     Operations are seen from reelflow: it receives behaviour, catalogue and erasure, and sends
-    recommendations, erasure receipts and dead letters.
+    recommendations, erasure receipts, dead letters and the model.
     """
     names = topic_names(prefix)
     carried = {
@@ -76,6 +80,8 @@ def asyncapi_document(
     for spec in topic_specs(prefix, partitions, replication):
         channel, messages = carried[spec.name]
         channels[channel] = _channel(spec, messages, replication)
+    for channel, spec, messages in model_channels(prefix, partitions, replication, model):
+        channels[channel] = _channel(spec, messages, replication)
     operations: JsonObject = {}
     for channel, action in (
         ("behaviour", "receive"),
@@ -86,6 +92,12 @@ def asyncapi_document(
         ("behaviourDeadLetters", "send"),
         ("catalogueDeadLetters", "send"),
         ("erasureDeadLetters", "send"),
+        ("modelItems", "send"),
+        ("modelUsers", "send"),
+        ("modelDense", "send"),
+        ("modelItems", "receive"),
+        ("modelUsers", "receive"),
+        ("modelDense", "receive"),
     ):
         operations[f"{action}{channel[0].upper()}{channel[1:]}"] = {
             "action": action,
@@ -105,8 +117,8 @@ def asyncapi_document(
         "channels": channels,
         "operations": operations,
         "components": {
-            "messages": _messages(),
-            "schemas": component_schemas("#/components/schemas/{name}"),
+            "messages": _messages() | model_messages(),
+            "schemas": component_schemas(_REFERENCE) | model_schemas(_REFERENCE),
         },
     }
 

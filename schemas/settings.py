@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from .errors import ConfigurationError
-from .topics import DEFAULT_PARTITIONS, DEFAULT_PREFIX
+from .topics import DEFAULT_MODEL, DEFAULT_PARTITIONS, DEFAULT_PREFIX
 
 ENV_PREFIX = "REELFLOW_"
 _NON_SECTION_ENV = frozenset({"REELFLOW_CONFIG", "REELFLOW_HOME"})
@@ -61,8 +61,9 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The main job: learner and ranker in one process."""
 
     model_name: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=64)], Meta(description="names the model in snapshots")
-    ] = "main"
+        Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")],
+        Meta(description="names the model in snapshots and in its topics"),
+    ] = DEFAULT_MODEL
     group_id: Annotated[
         str | None, Meta(description="consumer group; default <prefix>.worker.<model_name>")
     ] = None
@@ -141,6 +142,13 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[tuple[HalfLifeHours, ...], Meta(min_length=1, max_length=4)],
         Meta(description="half-lives of popularity, hours"),
     ] = (6.0, 24.0 * 7)
+    sync_interval_s: Annotated[
+        Annotated[float, Meta(gt=0, le=60)],
+        Meta(description="a separate learner publishes what changed this often, seconds"),
+    ] = 1.0
+    sync_bytes_per_s: Annotated[
+        PositiveInt, Meta(description="most bytes a second for the model topics; largest changes first")
+    ] = 8 * 1_048_576
     max_items: Annotated[PositiveInt, Meta(description="items beyond are dead letters (capacity)")] = (
         2_000_000
     )
@@ -157,6 +165,13 @@ class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         3_600_000
     )
     exclude_seen: Annotated[bool, Meta(description="leave out what the user consumed")] = True
+    follow_model: Annotated[
+        str | None, Meta(description="model that a separate ranker follows; default worker.model_name")
+    ] = None
+    stale_model_after_s: Annotated[
+        Annotated[float, Meta(gt=0, le=1e6)],
+        Meta(description="a separate ranker marks lists of a model that has been silent for longer"),
+    ] = 30.0
     evaluate_ratio: Annotated[Ratio, Meta(description="share of micro-batches scored before learning")] = 1.0
 
 

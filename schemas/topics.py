@@ -1,6 +1,7 @@
 """Topic names and their broker configuration: the public contract of section Topics in docs.
 
-Names are ``<prefix>.<entity>.v1``. Every input topic has a dead-letter topic ``<topic>.dlq``.
+Names are ``<prefix>.<entity>.v1``. Every input topic has a dead-letter topic ``<topic>.dlq``. The
+model topics carry the model's name: ``<prefix>.model.<name>.<entity>.v1``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from msgspec import Struct
 DAY_MS = 86_400_000
 DEFAULT_PREFIX = "reelflow"
 DEFAULT_PARTITIONS = 16
+DEFAULT_MODEL = "main"
 MAX_MESSAGE_BYTES = 1_048_576
 """Of a value, by contract."""
 
@@ -62,12 +64,77 @@ def topic_names(prefix: str = DEFAULT_PREFIX) -> TopicNames:
     )
 
 
+class ModelTopics(Struct, frozen=True, kw_only=True):
+    """The topics through which one model reaches the rankers."""
+
+    items: str
+    users: str
+    dense: str
+
+
+def model_topics(prefix: str = DEFAULT_PREFIX, model: str = DEFAULT_MODEL) -> ModelTopics:
+    """Names of the topics of `model` under `prefix`.
+
+    >>> model_topics().items
+    'reelflow.model.main.items.v1'
+    """
+    items, users, dense = (f"{prefix}.model.{model}.{entity}.v1" for entity in ("items", "users", "dense"))
+    return ModelTopics(items=items, users=users, dense=dense)
+
+
+def model_topic_specs(
+    prefix: str = DEFAULT_PREFIX,
+    partitions: int = DEFAULT_PARTITIONS,
+    replication: int = 1,
+    model: str = DEFAULT_MODEL,
+) -> tuple[TopicSpec, ...]:
+    """The model topics with their explicit configuration.
+
+    Compacted, and quickly: a replica reads them from the beginning. Users have as many partitions
+    as behaviour and the same partitioner, so that a ranker reads those of its own users.
+    """
+    names = model_topics(prefix, model)
+    configs = {
+        "cleanup.policy": "compact",
+        "min.cleanable.dirty.ratio": "0.2",
+        "segment.ms": str(3_600_000),
+        "segment.bytes": str(64 * 1_048_576),
+        "message.timestamp.type": "CreateTime",
+        "max.message.bytes": str(MAX_RECORD_BYTES),
+    }
+    if replication > 1:
+        configs["min.insync.replicas"] = "2"
+    return (
+        TopicSpec(
+            name=names.items,
+            partitions=partitions,
+            key="item_id",
+            what=f"items of the model {model}: transition row, vector, popularity",
+            configs=dict(configs),
+        ),
+        TopicSpec(
+            name=names.users,
+            partitions=partitions,
+            key="user_id",
+            what=f"fine-tuned user rows of the model {model}",
+            configs=dict(configs),
+        ),
+        TopicSpec(
+            name=names.dense,
+            partitions=1,
+            key="parameter name",
+            what=f"dense parameters and head of the model {model}",
+            configs=dict(configs),
+        ),
+    )
+
+
 def topic_specs(
     prefix: str = DEFAULT_PREFIX,
     partitions: int = DEFAULT_PARTITIONS,
     replication: int = 1,
 ) -> tuple[TopicSpec, ...]:
-    """Every topic with its explicit configuration.
+    """Every topic that all roles share, with its explicit configuration.
 
     Input topics use LogAppendTime: latency and future skew are measured against the
     broker's clock, not the producer's.

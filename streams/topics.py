@@ -14,7 +14,7 @@ from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
 from schemas.errors import ConfigurationError, TopicError, UnavailableError
 from schemas.settings import KafkaSettings
-from schemas.topics import TopicSpec, topic_specs
+from schemas.topics import TopicSpec, model_topic_specs, topic_specs
 
 from .admin import AdminClient
 from .context import confluent_config, kafka_python_config
@@ -22,13 +22,20 @@ from .context import confluent_config, kafka_python_config
 TIMEOUT_S = 15.0
 
 
-def specs_of(kafka: KafkaSettings) -> tuple[TopicSpec, ...]:
-    """The topics that these settings ask for."""
-    return topic_specs(kafka.prefix, kafka.partitions, kafka.replication)
+def specs_of(kafka: KafkaSettings, model: str | None = None) -> tuple[TopicSpec, ...]:
+    """The topics that these settings ask for, with those of `model` where one is named."""
+    shared = topic_specs(kafka.prefix, kafka.partitions, kafka.replication)
+    if model is None:
+        return shared
+    return shared + model_topic_specs(kafka.prefix, kafka.partitions, kafka.replication, model)
 
 
-def create_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list[str]:
+def create_topics(
+    kafka: KafkaSettings, *, model: str | None = None, timeout_s: float = TIMEOUT_S
+) -> list[str]:
     """Create what is missing, all configurations explicit; returns the names created.
+
+    With `model` its topics are among them.
 
     Topics that exist exactly as asked for are left alone, so calling it again changes nothing; nor does
     calling it from several processes at once.
@@ -42,7 +49,7 @@ def create_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list
     ConfigurationError
         When an address is malformed.
     """
-    specs = specs_of(kafka)
+    specs = specs_of(kafka, model)
     with _admin(kafka, timeout_s) as admin:
         existing = _partitions(admin, specs)
         if differences := _differences(admin, kafka, [spec for spec in specs if spec.name in existing]):
@@ -56,7 +63,9 @@ def create_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list
     return created
 
 
-def check_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list[str]:
+def check_topics(
+    kafka: KafkaSettings, *, model: str | None = None, timeout_s: float = TIMEOUT_S
+) -> list[str]:
     """Every difference between the broker's topics and what these settings ask for; empty when none.
 
     Compared: existence, number of partitions, replication factor, and each configuration that
@@ -68,11 +77,15 @@ def check_topics(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> list[
         When no broker answers within `timeout_s`.
     """
     with _admin(kafka, timeout_s) as admin:
-        return _differences(admin, kafka, specs_of(kafka))
+        return _differences(admin, kafka, specs_of(kafka, model))
 
 
-def partition_counts(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+def partition_counts(
+    kafka: KafkaSettings, *, model: str | None = None, timeout_s: float = TIMEOUT_S
+) -> dict[str, int]:
     """Number of partitions of each of our topics, 0 for one that does not exist.
+
+    With `model` its topics are among them.
 
     Raises
     ------
@@ -81,7 +94,7 @@ def partition_counts(kafka: KafkaSettings, *, timeout_s: float = TIMEOUT_S) -> d
     ConfigurationError
         When an address is malformed.
     """
-    specs = specs_of(kafka)
+    specs = specs_of(kafka, model)
     with _admin(kafka, timeout_s) as admin:
         found = _partitions(admin, specs)
     return {spec.name: len(found.get(spec.name, ())) for spec in specs}

@@ -41,8 +41,9 @@ def print_(name: str | None) -> None:
 @click.pass_context
 def asyncapi(ctx: click.Context) -> None:
     """Print the AsyncAPI document for the configured prefix, partitions and brokers."""
-    kafka = settings_from(ctx).kafka
-    document = asyncapi_document(kafka.prefix, kafka.partitions, kafka.replication, kafka.bootstrap)
+    settings = settings_from(ctx)
+    kafka, model = settings.kafka, settings.worker.model_name
+    document = asyncapi_document(kafka.prefix, kafka.partitions, kafka.replication, kafka.bootstrap, model)
     click.echo(pretty(document), nl=False)
 
 

@@ -8,16 +8,17 @@ from typing import Any
 import click
 import msgspec
 
-from schemas.settings import KafkaSettings
+from schemas.settings import Settings
 from schemas.topics import DAY_MS, TopicSpec
 
 from ..context import settings_from
 from ..topics import check_topics, create_topics, specs_of
 
 
-def _kafka_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that override the [kafka] settings."""
+def _topic_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that override the [kafka] settings, and the model's name."""
     for option in (
+        click.option("--model-name", help="Model whose topics are meant (worker.model_name)."),
         click.option("--replication", type=int, help="Replication factor."),
         click.option("--partitions", type=int, help="Partitions of each topic."),
         click.option("--prefix", help="First part of every topic name."),
@@ -27,8 +28,9 @@ def _kafka_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _kafka(ctx: click.Context, overrides: dict[str, Any]) -> KafkaSettings:
-    return settings_from(ctx, kafka=overrides).kafka
+def _settings(ctx: click.Context, overrides: dict[str, Any]) -> Settings:
+    worker = {"model_name": overrides.pop("model_name")}
+    return settings_from(ctx, kafka=overrides, worker=worker)
 
 
 @click.group
@@ -37,12 +39,13 @@ def command() -> None:
 
 
 @command.command
-@_kafka_options
+@_topic_options
 @click.pass_context
 def create(ctx: click.Context, /, **overrides: Any) -> None:
     """Create the topics that are missing; those that exist must be as asked for."""
-    kafka = _kafka(ctx, overrides)
-    created = create_topics(kafka)
+    settings = _settings(ctx, overrides)
+    kafka = settings.kafka
+    created = create_topics(kafka, model=settings.worker.model_name)
     for name in created:
         click.echo(f"created {name}")
     if not created:
@@ -50,12 +53,13 @@ def create(ctx: click.Context, /, **overrides: Any) -> None:
 
 
 @command.command
-@_kafka_options
+@_topic_options
 @click.pass_context
 def check(ctx: click.Context, /, **overrides: Any) -> None:
     """Name every difference between the topics and what they should be; exit code 1 when there is one."""
-    kafka = _kafka(ctx, overrides)
-    differences = check_topics(kafka)
+    settings = _settings(ctx, overrides)
+    kafka = settings.kafka
+    differences = check_topics(kafka, model=settings.worker.model_name)
     for difference in differences:
         click.echo(difference)
     if not differences:
@@ -64,13 +68,14 @@ def check(ctx: click.Context, /, **overrides: Any) -> None:
 
 
 @command.command(name="print")
-@_kafka_options
+@_topic_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 @click.pass_context
 def print_(ctx: click.Context, /, as_json: bool, **overrides: Any) -> None:
     """Print the topics as `create` would make them; asks no broker."""
-    kafka = _kafka(ctx, overrides)
-    specs = specs_of(kafka)
+    settings = _settings(ctx, overrides)
+    kafka = settings.kafka
+    specs = specs_of(kafka, settings.worker.model_name)
     if as_json:
         rows = [msgspec.to_builtins(spec) | {"replication": kafka.replication} for spec in specs]
         click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))

@@ -16,7 +16,7 @@ from kafka.admin import ConfigResource
 
 from schemas.errors import ConfigurationError, TopicError, UnavailableError
 from schemas.settings import KafkaSettings
-from schemas.topics import topic_names, topic_specs
+from schemas.topics import model_topic_specs, topic_names, topic_specs
 from streams.admin import AdminClient
 from streams.broker import LocalBroker
 from streams.topics import check_topics, create_topics
@@ -126,7 +126,7 @@ def test_a_malformed_address_is_a_configuration_error() -> None:
 
 
 def test_the_command_line(kafka: KafkaSettings) -> None:
-    names = [spec.name for spec in topic_specs(kafka.prefix)]
+    names = [spec.name for spec in (*topic_specs(kafka.prefix), *model_topic_specs(kafka.prefix))]
     missing = reelflow(kafka, "check")
     assert (missing.returncode, missing.stdout.splitlines()) == (1, [f"{name} is missing" for name in names])
     created = reelflow(kafka, "create")
@@ -138,7 +138,8 @@ def test_the_command_line(kafka: KafkaSettings) -> None:
     )
     printed = json.loads(reelflow(kafka, "print", "--json").stdout)
     assert [topic["name"] for topic in printed] == names
-    assert {topic["partitions"] for topic in printed} == {2}
+    assert {topic["partitions"] for topic in printed[:-1]} == {2}
+    assert printed[-1]["partitions"] == 1  # dense parameters of the model
     text = reelflow(kafka, "print").stdout
     assert all(name in text for name in names)
     assert "retention.ms = 604800000 (7 days)" in text

@@ -17,7 +17,7 @@ from schemas.checks import ERASURES, EVENTS, ITEMS, Contract
 from schemas.codec import SNAPSHOTS, decode_snapshot, encode_snapshot
 from schemas.deadletters import REASONS, Rejected, headers_of
 from schemas.jsonschema import EXAMPLES, KINDS, STRUCTS, all_schemas, json_schema
-from schemas.topics import topic_specs
+from schemas.topics import model_topic_specs, topic_specs
 from streams.cli import cli
 from streams.commands.schemas import contract_files
 from tests.schema_checker import compile_schema
@@ -116,11 +116,12 @@ def _references(value: Any) -> list[str]:
 def test_asyncapi_covers_every_topic_with_its_configuration() -> None:
     document = asyncapi_document("shop", 7, 3)
     channels = {channel["address"]: channel for channel in document["channels"].values()}
-    specs = topic_specs("shop", 7, 3)
+    specs = (*topic_specs("shop", 7, 3), *model_topic_specs("shop", 7, 3))
     assert set(channels) == {spec.name for spec in specs}
     for spec in specs:
         binding = channels[spec.name]["bindings"]["kafka"]
-        assert (binding["topic"], binding["partitions"], binding["replicas"]) == (spec.name, 7, 3)
+        assert (binding["topic"], binding["replicas"]) == (spec.name, 3)
+        assert binding["partitions"] == spec.partitions == (1 if ".dense." in spec.name else 7)
         written = {
             name: ",".join(value) if isinstance(value, list) else str(value)
             for name, value in binding["topicConfiguration"].items()
