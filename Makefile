@@ -28,12 +28,13 @@ $(BIN)/uv: requirements-uv.lock
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-uv.lock
 	@touch $@
 
+# Without bytecode every start compiles torch's sources again: three seconds.
 $(STAMP): requirements.lock pyproject.toml $(BIN)/uv
 	@echo "installing dependencies into $(VENV)"
 ifeq ($(CPU_INDEX),)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
 else
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --index $(CPU_INDEX) --index-strategy unsafe-best-match --requirements pyproject.toml --group dev
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --index $(CPU_INDEX) --index-strategy unsafe-best-match --requirements pyproject.toml --group dev
 endif
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

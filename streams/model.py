@@ -5,7 +5,7 @@ Everything here is the fold of the whole log; nothing here belongs to a partitio
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from msgspec import Struct
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from learners.baselines import lists_with_popular
 from learners.blend import Gate
-from learners.device import resolve_device
 from learners.drift import DriftMonitor
-from learners.embeddings import Embeddings
 from learners.evaluation import PrequentialBoard, rank_of
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
@@ -29,6 +27,9 @@ from schemas.settings import LearnerSettings, RankerSettings
 from serving.ranking import Ranker
 
 from .catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from learners.embeddings import Embeddings
 
 TOP: Final = 10
 MICRO_BATCH: Final = 128
@@ -80,6 +81,9 @@ class Model:
         self.embeddings: Embeddings | None = None
         self.device = "none"
         if learner.embeddings:
+            from learners.device import resolve_device  # torch loads here: seconds, and only if wanted
+            from learners.embeddings import Embeddings
+
             device = resolve_device(learner.device)
             self.embeddings = Embeddings(
                 dim=learner.dim, history=learner.history, seed=learner.seed, device=device

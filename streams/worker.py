@@ -215,7 +215,8 @@ def run_worker(settings: Settings) -> NoReturn:
     """
     _check_topics(settings)
     published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
-    _use_half_the_cores()
+    if settings.learner.embeddings:
+        _use_half_the_cores()
     log.info("warming_up")
     log.info("warmed_up", seconds=round(warm_up(settings), 2))
     registry = CollectorRegistry()

@@ -35,6 +35,18 @@ def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
     assert all(f"\n  {name}" in result.stdout for name in COMMANDS)
 
 
+def test_worker_loads_torch_only_for_embeddings_and_no_scipy_statistics() -> None:
+    code = (
+        "import sys; import streams.worker; from streams.model import Model\n"
+        "from schemas.settings import LearnerSettings, RankerSettings\n"
+        "Model(LearnerSettings(embeddings=False), RankerSettings())\n"
+        "heavy = {'torch', 'river.drift', 'scipy.stats'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_explains_itself(name: str) -> None:
     result = CliRunner().invoke(cli, [name, "--help"])

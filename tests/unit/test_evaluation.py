@@ -93,6 +93,23 @@ def test_drift_is_found_where_the_rate_falls_and_not_before() -> None:
         DriftMonitor(0.0)
 
 
+def test_drifts_are_those_that_river_finds() -> None:
+    from river.drift import ADWIN
+
+    rng = np.random.default_rng(5)
+    hits = rng.random(60_000) < np.repeat([0.3, 0.1, 0.25, 0.25, 0.6], 12_000)
+    theirs, n_theirs = ADWIN(delta=0.002, clock=8), 0
+    monitor, n_ours = DriftMonitor(0.002), 0
+    for chunk in hits.reshape(-1, 32 * 25):
+        for mean in chunk.reshape(25, 32).mean(axis=1).tolist():
+            theirs.update(mean)
+            n_theirs += theirs.drift_detected
+        n_ours += monitor.update(chunk)
+        assert (n_ours, monitor.width) == (n_theirs, theirs.width * 32)
+        assert monitor.hit_rate == theirs.estimation
+    assert n_ours >= 3
+
+
 @pytest.mark.parametrize("options", [{"k": 0}, {"window": 0}, {"fading": 0.0}, {"max_windows": 3}])
 def test_meter_refuses_nonsense(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="out of range"):
