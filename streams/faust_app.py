@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import faust
 from faust.auth import SASLCredentials, SSLCredentials
+from faust.tables import TableManager
 from faust.types.auth import CredentialsT
 from mode.types import ServiceT
 
@@ -18,6 +19,15 @@ from .transport import CrashingSupervisor
 
 RECORDS_PER_FETCH = 500
 """Most records that a fetch brings for per-record topics, so that runs come in between."""
+
+
+class NoTables(TableManager):
+    """Faust's own sleeps a second so that tables can be declared; we have none, and a start is short."""
+
+    async def on_start(self) -> None:
+        """Go on at once."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class ReelflowApp(faust.App):
@@ -81,6 +91,7 @@ def build_app(
         "agent_supervisor": CrashingSupervisor,
         # Waiting for agents inside a rebalance would wait for the learner.
         "stream_wait_empty": False,
+        "TableManager": NoTables,
         "table_standby_replicas": 0,
         "topic_allow_declare": False,
         "topic_disable_leader": True,

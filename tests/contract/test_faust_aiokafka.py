@@ -61,6 +61,17 @@ def test_installed_version_is_in_the_held_range(name: str) -> None:
     assert held.specifier.contains(version(name)), f"{name} {version(name)} is outside {held}"
 
 
+def test_the_table_manager_only_sleeps_before_what_ours_does_too() -> None:
+    from faust.tables.manager import TableManager
+
+    says(
+        TableManager.on_start,
+        "await self.sleep(1.0) if not self.should_stop: await self._update_channels() "
+        "await self.recovery.start()",
+    )
+    takes(TableManager._update_channels)
+
+
 def test_faust_finds_the_driver_by_scheme() -> None:
     from faust.transport.drivers import by_url
 
