@@ -131,6 +131,11 @@ class Popularity:
         return self._n_learned
 
     @property
+    def n_items(self) -> int:
+        """Item slots met so far."""
+        return self._n_items
+
+    @property
     def n_half_lives(self) -> int:
         """H."""
         return len(self._totals)

@@ -10,6 +10,7 @@
     ├── UnavailableError        a peer (broker, worker) does not answer    retriable
     ├── SourceError             a data set cannot be read                  not retriable
     └── StateError              learned state cannot be used               not retriable
+        └── FencedError         another process has taken the state over   not retriable
 
 Control-flow signals stay outside this tree.
 """
@@ -75,3 +76,10 @@ class SourceError(ReelflowError):
 
 class StateError(ReelflowError):
     """Learned state cannot be used (version, shape or digest)."""
+
+
+class FencedError(StateError):
+    """Another process has taken this one's state over; what it still does must not count.
+
+    Operator action: none if that was meant; otherwise stop one of the two.
+    """

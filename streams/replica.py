@@ -1,0 +1,159 @@
+"""A model that another process learns: its arrays as the model topics bring them, for ranking.
+
+The learner's item slots are used as they are, so that rows can be taken over without looking
+anything up; once everything has arrived the arrays equal the learner's, bit by bit. User rows have
+slots of their own: a ranker holds only its users' rows. Adagrad's sums stay with the learner.
+
+Touched by one thread; `streams.staging` makes what it takes on another.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.blend import Gate
+from learners.embeddings import Embeddings
+from learners.popularity import Popularity
+from learners.transitions import Transitions
+from schemas.errors import StateError
+from schemas.interning import Interner
+from schemas.model_values import HeadValue
+from schemas.settings import LearnerSettings, RankerSettings
+from serving.ranking import Ranker
+
+from .model_export import EMBEDDINGS, GATE, POPULARITY, TRANSITIONS
+from .staging import Staged
+
+HOUR_MS: Final = 3_600_000
+
+Bools = NDArray[np.bool_]
+
+
+class Replica:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    learner : LearnerSettings
+        Those of the learner that is followed.
+    ranker : RankerSettings
+
+    Attributes
+    ----------
+    items : Interner
+        The learner's item slots, as far as all of them are named; the rest waits.
+    users : Interner
+        Slots of user rows here; whoever folds user state adds to it, too.
+    head : HeadValue or None
+        How far the learner was, and when.
+    anew : int
+        How many models have begun; `items` and `ranker` are others after that.
+    """
+
+    def __init__(self, learner: LearnerSettings, ranker: RankerSettings) -> None:
+        self._learner, self._ranker = learner, ranker
+        self.users = Interner(capacity=learner.max_users)
+        self.head: HeadValue | None = None
+        self.lineage = ""
+        self.anew = 0
+        self.n_records = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        learner = self._learner
+        self.items = Interner(capacity=learner.max_items)
+        self._unnamed: dict[int, str] = {}
+        self._n_slots = 0
+        self.transitions = Transitions(
+            learner.transition_width,
+            half_life_ms=learner.transition_half_life_h * HOUR_MS,
+            max_items=learner.max_items,
+        )
+        self.popularity = Popularity(
+            tuple(hours * HOUR_MS for hours in learner.popularity_half_lives_h), max_items=learner.max_items
+        )
+        self.gate = Gate()
+        self.embeddings: Embeddings | None = None
+        if learner.embeddings:
+            self.embeddings = Embeddings(dim=learner.dim, history=learner.history, seed=learner.seed)
+        self.ranker = Ranker(
+            self.transitions,
+            self.popularity,
+            self.embeddings,
+            self.gate,
+            list_size=self._ranker.list_size,
+            exclude_seen=self._ranker.exclude_seen,
+        )
+
+    def take(self, staged: Staged) -> None:
+        """Take over what was staged; 2 microseconds an item.
+
+        Raises
+        ------
+        StateError
+            An item has another slot than before.
+        """
+        if staged.starts_anew:
+            if self.lineage:
+                self._begin()
+                self.head = None
+                self.anew += 1
+            self.lineage = staged.lineage
+        self.n_records += staged.n_records
+        self._name(staged)
+        self.transitions.import_rows(staged.items, staged.transitions)
+        self.popularity.import_rows(staged.items, staged.popularity)
+        if self.embeddings is not None:
+            self.embeddings.import_rows(staged.items, staged.embeddings)
+            users = self.users.get_many(staged.user_ids)
+            held = users >= 0
+            self.embeddings.import_users(users[held], staged.user_rows[held])
+        dense = staged.dense
+        if GATE in dense:
+            self.gate.import_dense(dense[GATE])
+        if TRANSITIONS in dense:
+            self.transitions.import_dense(dense[TRANSITIONS])
+        if POPULARITY in dense:
+            self.popularity.import_dense(dense[POPULARITY])
+        if EMBEDDINGS in dense and self.embeddings is not None:
+            self.embeddings.import_dense(dense[EMBEDDINGS])
+        if staged.head is not None:
+            self.head = staged.head
+
+    @property
+    def n_unnamed(self) -> int:
+        """Items that wait for the name of a lower slot."""
+        return len(self._unnamed)
+
+    def unlisted(self) -> Bools:
+        """Mask by slot of what must not be listed because its name has not come: True; (n,).
+
+        It reaches as far as any array here, so that a neighbour beyond it is not looked at.
+        """
+        embeddings = self.embeddings
+        n_embedded = 0 if embeddings is None else embeddings.n_items
+        n_rows = len(self.transitions.view().nbr)
+        n = max(self._n_slots, n_rows, self.popularity.n_items, n_embedded, len(self.items))
+        mask = np.zeros(n, dtype=np.bool_)
+        mask[len(self.items) :] = True
+        return mask
+
+    def age_s(self, now_s: float) -> float | None:
+        """Seconds since the learner was heard of, None when it never was."""
+        return None if self.head is None else max(0.0, now_s - self.head.published_at_ms / 1000)
+
+    def _name(self, staged: Staged) -> None:
+        items, unnamed = self.items, self._unnamed
+        for slot, item_id in zip(staged.items.tolist(), staged.item_ids, strict=True):
+            if slot >= len(items):
+                unnamed[slot] = item_id
+                self._n_slots = max(self._n_slots, slot + 1)
+            elif items.id_of(slot) != item_id:
+                raise StateError(
+                    f"slot {slot} of model {self.lineage} was item {items.id_of(slot)!r} and is {item_id!r}"
+                )
+        while unnamed and (item_id := unnamed.pop(len(items), "")):
+            items.get(item_id)
