@@ -25,8 +25,11 @@ class ModelLog:
         self.partitions: dict[tuple[str, int], list[tuple[bytes, bytes]]] = {}
         self.transactions: list[list[ModelRecord]] = []
         self.fail = 0
+        self.error: Exception | None = None
 
     def write(self, records: Sequence[ModelRecord]) -> None:
+        if self.error is not None:
+            raise self.error
         if self.fail:
             self.fail -= 1
             raise UnavailableError("no broker")
