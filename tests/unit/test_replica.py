@@ -20,7 +20,7 @@ from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Set
 from serving.ranking import Ranker
 from streams.model import Model
 from streams.model_export import shape_of
-from streams.model_topics import ModelPublisher
+from streams.model_topics import ModelPublisher, Transactions
 from streams.ranker_model import RankerModel
 from streams.replica import Replica
 from streams.staging import Stager
@@ -85,7 +85,7 @@ class Folder:
 class Learner:
     """The learner's process: model, its own user state, publisher."""
 
-    def __init__(self, config: Settings, log: ModelLog, *, epoch: int = 1, seed: int = 1) -> None:
+    def __init__(self, config: Settings, log: Transactions, *, epoch: int = 1, seed: int = 1) -> None:
         self.config = config
         self.model = Model(config.learner, config.ranker)
         self.folder = Folder(config, self.model.items)
