@@ -9,8 +9,13 @@
     ├── TopicError              topics missing or configured differently   not retriable
     ├── UnavailableError        a peer (broker, worker) does not answer    retriable
     ├── SourceError             a data set cannot be read                  not retriable
+    ├── StoreError              a store of state cannot be read or written retriable
+    │   ├── ExistsError         an exclusive create came second            not retriable
+    │   └── MissingError        there is nothing of that name              not retriable
     └── StateError              learned state cannot be used               not retriable
-        └── FencedError         another process has taken the state over   not retriable
+        ├── DamagedError        stored bytes are not what was written      not retriable
+        ├── OwnedError          another process is the state's writer      not retriable
+        └── FencedError         another process has become its writer      not retriable
 
 Control-flow signals stay outside this tree.
 """
@@ -74,8 +79,43 @@ class SourceError(ReelflowError):
     """A data set cannot be read; the message names file and row."""
 
 
+class StoreError(ReelflowError):
+    """A store of state could not be read or written: no space, no connection, no permission.
+
+    Operator action: see to the cause that the message ends in; what was stored before is whole.
+    """
+
+    retriable = True
+
+
+class ExistsError(StoreError):
+    """There is something of that name already."""
+
+    retriable = False
+
+
+class MissingError(StoreError):
+    """There is nothing of that name."""
+
+    retriable = False
+
+
 class StateError(ReelflowError):
     """Learned state cannot be used (version, shape or digest)."""
+
+
+class DamagedError(StateError):
+    """Stored bytes are torn, missing or changed.
+
+    Operator action: none where the previous checkpoint is used; else ``reelflow checkpoint verify``.
+    """
+
+
+class OwnedError(StateError):
+    """A living process is the writer of this state.
+
+    Operator action: stop it, or start with ``--take-over``, which ends it.
+    """
 
 
 class FencedError(StateError):

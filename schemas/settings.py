@@ -113,6 +113,16 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[float, Meta(gt=0, le=86_400)],
         Meta(description="a batch that takes longer ends the process"),
     ] = 120.0
+    state_dir: Annotated[
+        str, Meta(description="folder or URL of checkpoints and journals; empty for `state` in REELFLOW_HOME")
+    ] = ""
+    checkpoint_interval_s: Annotated[
+        Annotated[float, Meta(gt=0, le=86_400)], Meta(description="seconds between checkpoints, at least")
+    ] = 5.0
+    checkpoints_kept: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000)],
+        Meta(description="checkpoints that stay when newer ones are made"),
+    ] = 3
 
 
 class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

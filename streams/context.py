@@ -30,6 +30,11 @@ def home_dir() -> Path:
     return Path(platformdirs.user_cache_dir("reelflow", appauthor=False))
 
 
+def state_url(settings: Settings) -> str:
+    """Where checkpoints are: ``worker.state_dir``, by default a folder below `home_dir`."""
+    return settings.worker.state_dir or str(home_dir() / "state")
+
+
 def tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
     """TLS as the settings have it, None without; clients themselves hide a wrong file in a retry.
 
