@@ -67,6 +67,13 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     group_id: Annotated[
         str | None, Meta(description="consumer group; default <prefix>.worker.<model_name>")
     ] = None
+    instance_id: Annotated[
+        str | None,
+        Meta(
+            description="static member of the group: a process started again in its place goes on at once;"
+            " each process needs its own"
+        ),
+    ] = None
     host: Annotated[str, Meta(description="address of the worker port")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port for metrics, health and questions; 0 picks a free one")] = (
         6066

@@ -45,13 +45,17 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
     buffer_runs : int
         Most runs waiting in front of the agent, over all partitions; the rest stays in the broker.
     position : callable, optional
-        TP -> offset to read next, None for the beginning of the log. Without it reading starts at
-        the committed offset, or at the beginning.
+        TP -> offset to read next, None for the beginning of the log. Without it (and without
+        `load`) reading starts at the committed offset, or at the beginning.
+    load : callable, optional
+        Instead of `position`: awaited in the background with newly assigned partitions, returns the
+        position of each. They are held out until then, while all others flow. A rebalance cancels
+        it and waits until it has ended, so it must end promptly when cancelled.
     on_claim : callable, optional
         Called inside the rebalance, before anything else learns of it: must return in milliseconds.
     on_assigned : callable, optional
-        Awaited after the positions are set and before the first record is fetched. All partitions
-        wait for it, so it should take less than a second.
+        Awaited after the positions are set and before the first record is delivered; the partitions
+        given to it wait, others flow.
     on_revoked : callable, optional
         Awaited inside the rebalance, after the buffers were dropped: must be short.
     on_lost : callable, optional
@@ -61,10 +65,15 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
     max_records: int = 4096
     buffer_runs: int = 8
     position: Callable[[TP], int | None] | None = None
+    load: Callable[[frozenset[TP]], Awaitable[Mapping[TP, int | None]]] | None = None
     on_claim: Callable[[frozenset[TP]], None] | None = None
     on_assigned: Callable[[Mapping[TP, PartitionStart]], Awaitable[None]] | None = None
     on_revoked: Callable[[frozenset[TP]], Awaitable[None]] | None = None
     on_lost: Callable[[TP, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.position is not None and self.load is not None:
+            raise ValueError("a batch topic has either position or load")
 
 
 class RunQueue(ThrowableQueue[EventT[Any]]):

@@ -88,6 +88,7 @@ def build_app(
         "consumer_auto_offset_reset": "earliest",
         "key_serializer": "raw",
         "value_serializer": "raw",
+        "consumer_group_instance_id": settings.worker.instance_id,
         "agent_supervisor": CrashingSupervisor,
         # Waiting for agents inside a rebalance would wait for the learner.
         "stream_wait_empty": False,

@@ -21,8 +21,8 @@ from mode.supervisors import SupervisorStrategy
 
 from schemas.runs import RecordRun
 
-from .batch_topic import BatchTopic, PartitionStart
-from .transport_positions import COMMITTED, report_lost
+from .batch_topic import BatchTopic
+from .transport_loading import Loading
 from .transport_thread import RunThread, Taken
 
 POLL_TOUCHES_PER_INTERVAL = 4
@@ -38,6 +38,12 @@ class Consumer(driver.Consumer):
         self._to_start: frozenset[TP] = frozenset()
         self._starting = asyncio.Lock()
         super().__init__(*args, **kwargs)
+        self._loading = Loading(self.app, self._thread)
+
+    async def on_stop(self) -> None:
+        """Cancel the loads, then stop as Faust does."""
+        await self._loading.cancel()
+        await super().on_stop()
 
     def _new_consumer_thread(self) -> RunThread:
         return RunThread(self, loop=self.loop, beacon=self.beacon)
@@ -107,6 +113,7 @@ class Consumer(driver.Consumer):
         """Let Faust drop its buffers, then tell the owners of batch topics."""
         self._thread.epoch += 1
         try:
+            await self._loading.cancel(revoked)
             await super().on_partitions_revoked(revoked)
             for topic, partitions in self._by_topic(revoked):
                 if topic.options.on_revoked is not None:
@@ -122,24 +129,10 @@ class Consumer(driver.Consumer):
             records = [tp for tp in self.assignment() if tp.topic not in batches]
             found: dict[TP, Any] = dict(await self._thread.seek_records(records))
             to_start, self._to_start = self._to_start, frozenset()
-            if to_start:
-                starts = await self._start(to_start)
-                found.update((tp, start.start) for tp, start in starts.items())
+            # In the background: Faust gives up on this call when the brokers are away for long.
+            for topic, partitions in self._by_topic(to_start):
+                await self._loading.begin(topic, partitions)
             return found
-
-    async def _start(self, partitions: frozenset[TP]) -> Mapping[TP, PartitionStart]:
-        wanted: dict[TP, object] = {}
-        for topic, owned in self._by_topic(partitions):
-            position = topic.options.position
-            wanted.update((tp, COMMITTED if position is None else position(tp)) for tp in owned)
-        starts = await self._thread.start_batches(wanted)
-        for topic, owned in self._by_topic(partitions):
-            for tp in owned:
-                if starts[tp].lost:
-                    report_lost(topic, tp, starts[tp].lost)
-            if topic.options.on_assigned is not None:
-                await topic.options.on_assigned({tp: starts[tp] for tp in owned})
-        return starts
 
     def _find_batches(self) -> dict[str, BatchTopic]:
         channels: defaultdict[str, list[Any]] = defaultdict(list)
@@ -167,6 +160,15 @@ class Consumer(driver.Consumer):
     async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets *next to read*; see `commit`."""
         return await self._thread.commit_positions(offsets)
+
+    def broker_silent_s(self) -> float:
+        """Seconds since any broker answered anything.
+
+        An idle topic answers a fetch every 100 ms, and the group's coordinator a heartbeat every
+        2 s, so more than a few seconds mean that no broker is there. Reading goes on by itself
+        when one is back.
+        """
+        return self._thread.broker_silent_s()
 
     @Service.task
     async def _keep_poll_timer(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import aiokafka
 import structlog
@@ -28,17 +28,25 @@ COMMITTED = object()
 """Marks a partition that starts at its committed offset."""
 
 
-async def start(consumer: aiokafka.AIOKafkaConsumer, wanted: Mapping[TP, object]) -> dict[TP, PartitionStart]:
+async def start(
+    consumer: aiokafka.AIOKafkaConsumer, wanted: Mapping[TP, object], still_wanted: Callable[[], bool]
+) -> dict[TP, PartitionStart]:
     """Seek each partition to its wanted offset (int, None for the beginning, or `COMMITTED`).
+
+    Waits for the brokers as long as it takes.
 
     Raises
     ------
+    IllegalStateError
+        When the partitions were revoked meanwhile, or `still_wanted` says so.
     StateError
         When a wanted offset lies behind the end of the log: the log is not the one that the
         position was taken from.
     """
     partitions = [ensure_aiokafka_TP(tp) for tp in wanted]
     beginnings, ends, committed = await _look_up(consumer, partitions)
+    if not still_wanted():
+        raise IllegalStateError("a rebalance began while positions were looked up")
     starts: dict[TP, PartitionStart] = {}
     for tp, wish in wanted.items():
         beginning, end = beginnings[tp], ends[tp]

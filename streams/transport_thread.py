@@ -19,7 +19,7 @@ import aiokafka
 import numpy as np
 import structlog
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiokafka_TP
 from faust.types import TP
@@ -28,6 +28,7 @@ from schemas.errors import StateError
 from schemas.runs import RecordRun
 
 from .batch_topic import BatchTopic, PartitionStart
+from .transport_link import InstanceTakenError, Link
 from .transport_positions import LONGEST_COMMIT_S, commit_offsets, report_lost, start
 
 log = structlog.get_logger(__name__)
@@ -70,13 +71,26 @@ class RunThread(AIOKafkaConsumerThread):
         self.epoch = 0
         self._expected: dict[TP, int] = {}
         self._waker: asyncio.Future[None] | None = None
+        self._link: Link | None = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # The base fixes both of these; the fetcher that reads them is made in consumer.start().
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = ISOLATION
+        self._link = Link(
+            consumer._client,
+            instance_id=self.app.conf.consumer_group_instance_id or None,
+            on_taken=self._end_app,
+        )
         return consumer
+
+    def _end_app(self, cause: InstanceTakenError) -> None:
+        self.parent_loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self.app.crash(cause)))
+
+    def broker_silent_s(self) -> float:
+        """Seconds since any broker answered; 0 before the consumer exists. From any thread."""
+        return 0.0 if self._link is None else self._link.silent_s()
 
     async def run_in_thread(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on this thread's loop, beside the method queue that fetches occupy.
@@ -161,6 +175,10 @@ class RunThread(AIOKafkaConsumerThread):
             )
             if waiter.done():
                 waiter.result()  # authorization and coordination errors arrive here
+        except KafkaError as error:
+            if self._link is not None and self._link.taken is not None:
+                raise self._link.taken from error  # aiokafka knows no better than "unknown error"
+            raise
         finally:
             waiter.cancel()
             self._waker = None
@@ -255,13 +273,36 @@ class RunThread(AIOKafkaConsumerThread):
 
     async def start_batches(self, wanted: Mapping[TP, object]) -> dict[TP, PartitionStart]:
         """Seek batch partitions; see `streams.transport_positions.start`."""
+        epoch = self.epoch
 
         async def seek() -> dict[TP, PartitionStart]:
-            starts = await start(self._ensure_consumer(), wanted)
+            starts = await start(self._ensure_consumer(), wanted, still_wanted=lambda: self.epoch == epoch)
             self._expected.update((tp, begun.start) for tp, begun in starts.items())
             return starts
 
         return await self.run_in_thread(seek())
+
+    async def hold(self, partitions: Iterable[TP]) -> None:
+        """Keep assigned batch partitions out of every fetch until `release`."""
+        wanted = [ensure_aiokafka_TP(tp) for tp in partitions]
+
+        async def pause() -> None:
+            consumer = self._ensure_consumer()
+            for tp in wanted:
+                # Any position will do, but one without would hold up the fetches of its broker.
+                consumer.seek(tp, 0)
+            consumer.pause(*wanted)
+
+        await self.run_in_thread(pause())
+
+    async def release(self, partitions: Iterable[TP]) -> None:
+        """Let held partitions flow from where `start_batches` set them."""
+        wanted = [ensure_aiokafka_TP(tp) for tp in partitions]
+
+        async def resume() -> None:
+            self._ensure_consumer().resume(*wanted)
+
+        await self.run_in_thread(resume())
 
     async def commit_positions(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets *next to read*; see `streams.transport.commit`."""

@@ -7,6 +7,7 @@ source before touching streams/transport*.py: the message says which assumption 
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import re
 import tomllib
@@ -18,9 +19,12 @@ from typing import Any
 import aiokafka
 import faust
 import pytest
+from aiokafka import errors
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher, subscription_state
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
+from aiokafka.protocol.group import JoinGroupRequest
 from faust.transport import consumer as faust_consumer
 from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as driver
@@ -28,6 +32,8 @@ from mode.supervisors import SupervisorStrategy
 from mode.threads import ServiceThread
 from mode.utils.queues import FlowControlQueue, ThrowableQueue
 from packaging.requirements import Requirement
+
+from streams.transport_link import FENCED_INSTANCE_ID
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -212,6 +218,46 @@ def test_positions_are_set_after_a_rebalance_and_before_the_flow() -> None:
     says(faust.App._on_partitions_revoked, "consumer.stop_flow")
     # A rebalance while positions are looked up ends in this error, and Faust waits for the next.
     says(Recovery._restart_recovery, "except IllegalStateError")
+
+
+def test_every_request_of_the_consumer_goes_through_its_clients_send() -> None:
+    """The link stands there; metadata alone is asked for elsewhere."""
+    takes(AIOKafkaClient.send, "node_id", "request", "group")
+    says(fetcher.Fetcher._proc_fetch_request, "await self._client.send(node_id, request)")
+    says(GroupCoordinator._send_req, "await self._client.send(", "except Errors.KafkaError")
+    says(aiokafka.AIOKafkaConsumer.__init__, "self._client = AIOKafkaClient(")
+
+
+def test_static_members_are_fenced_by_us_alone() -> None:
+    """aiokafka forgets the member's id, joins as a stranger, and has no class for the error."""
+    assert errors.for_code(FENCED_INSTANCE_ID) is errors.UnknownError
+    assert errors.UnknownMemberIdError.errno == 25
+    says(GroupCoordinator._do_heartbeat, "HeartbeatRequest(self.group_id, self.generation, self.member_id)")
+    says(GroupCoordinator.reset_generation, "self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID")
+    says(GroupCoordinator._maybe_leave_group, "self._group_instance_id is None")
+    says(
+        CoordinatorGroupRebalance.perform_group_join,
+        "self._coordinator.member_id, self._coordinator._group_instance_id,",
+        "raise Errors.KafkaError(repr(err))",
+    )
+    says(driver.AIOKafkaConsumerThread._create_worker_consumer, "group_instance_id=conf.consumer_group_inst")
+    assert JoinGroupRequest.UNKNOWN_MEMBER_ID == ""
+    request = copy.copy(JoinGroupRequest("group", 1, 2, "", "name", "consumer", []))
+    request._member_id = "known"
+    newest = JoinGroupRequest._CLASSES[-1]
+    assert request.build(newest).member_id == "known"
+
+
+def test_a_paused_partition_is_neither_fetched_nor_delivered() -> None:
+    """That is how partitions are held while their state loads; Faust itself never pauses there."""
+    says(
+        fetcher.Fetcher._get_actions_per_node,
+        "elif not tp_state.has_valid_position:",
+        "elif tp_state.paused: resume_futures.append(tp_state.resume_fut)",
+    )
+    says(FetchResult.check_assignment, "if tp_state.paused: return_result = False")
+    assert ".pause(" not in source(faust_consumer.Consumer.pause_partitions)
+    assert ".resume(" not in source(faust_consumer.Consumer.resume_partitions)
 
 
 def test_errors_of_the_callbacks_are_swallowed_by_aiokafka() -> None:

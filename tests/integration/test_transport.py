@@ -6,10 +6,7 @@ import asyncio
 import signal
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,159 +15,16 @@ from uuid import uuid4
 import faust
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka import Producer
 from faust.types import TP
 
 from schemas.errors import StateError
-from schemas.runs import RecordRun
-from schemas.settings import KafkaSettings, Settings, WorkerSettings
-from streams.batch_topic import BatchOptions, PartitionStart, batch_topic
-from streams.broker import LocalBroker
-from streams.faust_app import ReelflowApp, build_app
+from streams.batch_topic import PartitionStart
+from streams.faust_app import ReelflowApp
 from streams.transport import commit
+from tests.transport_rig import LIMIT_S, Cluster, Reader, make_app, running, start_child, until
 
 pytestmark = pytest.mark.integration
-
-CHILD = Path(__file__).with_name("transport_child.py")
-LIMIT_S = 60.0
-
-
-class Cluster:
-    """What the tests do to the broker from outside."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self.bootstrap = bootstrap
-        self.admin = AdminClient({"bootstrap.servers": bootstrap})
-
-    def topic(self, partitions: int = 1, config: dict[str, str] | None = None) -> str:
-        name = f"transport-{uuid4().hex[:10]}"
-        wanted = NewTopic(name, partitions, 1, config=config or {})
-        for future in self.admin.create_topics([wanted]).values():
-            future.result()
-        return name
-
-    def fill(
-        self,
-        topic: str,
-        n: int,
-        partition: int = 0,
-        *,
-        size: int = 20,
-        first: int = 0,
-        config: dict[str, Any] | None = None,
-    ) -> None:
-        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, **(config or {})})
-        for i in range(first, first + n):
-            producer.produce(topic, str(i).encode().rjust(size), key=b"%d" % i, partition=partition)
-        producer.flush()
-
-    def transaction(self, topic: str, values: list[bytes], *, abort: bool) -> None:
-        producer = Producer({"bootstrap.servers": self.bootstrap, "transactional.id": uuid4().hex})
-        producer.init_transactions()
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(topic, value, partition=0)
-        producer.flush()
-        if abort:
-            producer.abort_transaction()
-        else:
-            producer.commit_transaction()
-
-    def delete_before(self, topic: str, offset: int, partition: int = 0) -> None:
-        futures = self.admin.delete_records([TopicPartition(topic, partition, offset)])
-        for future in futures.values():
-            future.result()
-
-    def committed(self, group: str, topic: str, partition: int = 0) -> int:
-        request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition)])
-        (future,) = self.admin.list_consumer_group_offsets([request]).values()
-        offset: int = future.result().topic_partitions[0].offset
-        return offset
-
-    def commit_as(self, group: str, topic: str, offset: int) -> None:
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
-        consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
-        consumer.close()
-
-
-class Reader:
-    """An agent on a batch topic that keeps what it got, and every callback."""
-
-    def __init__(self, app: ReelflowApp, topic: str, **options: Any) -> None:
-        self.runs: list[RecordRun] = []
-        self.starts: list[Mapping[TP, PartitionStart]] = []
-        self.claimed: list[frozenset[TP]] = []
-        self.revoked: list[frozenset[TP]] = []
-        self.lost: list[tuple[TP, int]] = []
-        self.arrived: list[float] = []
-        self.go = asyncio.Event()
-        self.go.set()
-
-        async def on_assigned(starts: Mapping[TP, PartitionStart]) -> None:
-            self.starts.append(starts)
-
-        async def on_revoked(partitions: frozenset[TP]) -> None:
-            self.revoked.append(partitions)
-
-        self.topic = batch_topic(
-            app,
-            topic,
-            BatchOptions(
-                on_assigned=on_assigned,
-                on_revoked=on_revoked,
-                on_claim=self.claimed.append,
-                on_lost=lambda tp, n: self.lost.append((tp, n)),
-                **options,
-            ),
-        )
-
-        async def read(stream: Any) -> None:
-            async for run in stream:
-                self.arrived.append(time.time())
-                self.runs.append(run)
-                await self.go.wait()
-
-        app.agent(self.topic, name=f"read-{topic}")(read)
-
-    @property
-    def values(self) -> list[bytes | None]:
-        return [value for run in self.runs for value in run.values]
-
-    def waiting(self, app: ReelflowApp) -> int:
-        return max(channel.queue.qsize() for channel in app.topics if channel.topics == self.topic.topics)
-
-
-def make_app(bootstrap: str, group: str | None = None, **options: Any) -> ReelflowApp:
-    settings = Settings(
-        kafka=KafkaSettings(bootstrap=bootstrap), worker=WorkerSettings(group_id=group or uuid4().hex)
-    )
-    return build_app(settings, **options)
-
-
-@asynccontextmanager
-async def running(app: ReelflowApp) -> AsyncIterator[None]:
-    await app.start()
-    try:
-        yield
-    finally:
-        await app.stop()
-
-
-async def until(true: Callable[[], object], what: str = "", limit_s: float = LIMIT_S) -> None:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
-        await asyncio.sleep(0.01)
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(main())
-
-
-@pytest.fixture
-def cluster(broker: LocalBroker) -> Cluster:
-    return Cluster(broker.bootstrap)
 
 
 def test_runs_and_records_live_in_one_app(cluster: Cluster) -> None:
@@ -213,7 +67,7 @@ def test_runs_and_records_live_in_one_app(cluster: Cluster) -> None:
         (starts,) = reader.starts
         assert starts[TP(batch, 0)] == PartitionStart(start=0, committed=None, end=1000)
 
-    run(main)
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "snappy", "zstd"])
@@ -229,7 +83,7 @@ def test_every_compression_is_read(cluster: Cluster, codec: str) -> None:
             assert not app.crashed
         assert [int(value or b"") for value in reader.values] == list(range(200))
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_null_values_and_broker_time(cluster: Cluster) -> None:
@@ -248,7 +102,7 @@ def test_null_values_and_broker_time(cluster: Cluster) -> None:
         assert [key for run in reader.runs for key in run.keys] == [b"k", None]
         assert all(abs(run.timestamps_ms / 1000 - time.time()).max() < 600 for run in reader.runs)
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_aborted_records_are_not_read_and_markers_are_passed(cluster: Cluster) -> None:
@@ -268,7 +122,7 @@ def test_aborted_records_are_not_read_and_markers_are_passed(cluster: Cluster) -
         assert end == 7
         assert reader.values == [b"a", b"b", b"c"]
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_positions_come_from_the_provider(cluster: Cluster) -> None:
@@ -291,7 +145,7 @@ def test_positions_come_from_the_provider(cluster: Cluster) -> None:
         await read(0, position=lambda _tp: None)
         await read(25, position=lambda _tp: 25)
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_a_position_below_the_log_counts_what_is_lost(cluster: Cluster) -> None:
@@ -307,7 +161,7 @@ def test_a_position_below_the_log_counts_what_is_lost(cluster: Cluster) -> None:
         assert reader.lost == [(TP(topic, 0), 40)]
         assert reader.starts[0][TP(topic, 0)] == PartitionStart(start=50, committed=None, end=100, lost=40)
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_retention_that_overtakes_a_slow_reader_counts_what_is_lost(cluster: Cluster) -> None:
@@ -329,7 +183,7 @@ def test_retention_that_overtakes_a_slow_reader_counts_what_is_lost(cluster: Clu
         assert len(reader.lost) == 1
         assert len(read) < 400
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_a_position_past_the_end_ends_the_app(cluster: Cluster) -> None:
@@ -344,7 +198,7 @@ def test_a_position_past_the_end_ends_the_app(cluster: Cluster) -> None:
         assert isinstance(app.crash_reason, StateError)
         assert "ends at offset 10, but its position is 11" in str(app.crash_reason)
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_commit_goes_through_and_never_raises(cluster: Cluster) -> None:
@@ -365,7 +219,7 @@ def test_commit_goes_through_and_never_raises(cluster: Cluster) -> None:
         assert cluster.committed(group, topic) == 7
         assert not app.crashed
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_back_pressure_bounds_runs_and_spares_other_topics(cluster: Cluster) -> None:
@@ -402,7 +256,7 @@ def test_back_pressure_bounds_runs_and_spares_other_topics(cluster: Cluster) -> 
             assert reader.waiting(app) <= 3
         assert len({run.partition for run in reader.runs[:8]}) == 4, "partitions take turns"
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_a_single_event_arrives_at_once(cluster: Cluster) -> None:
@@ -425,7 +279,7 @@ def test_a_single_event_arrives_at_once(cluster: Cluster) -> None:
         # 4 to 11 ms on a quiet machine with two cores
         assert statistics.median(seconds) < 0.05, sorted(seconds)
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_a_held_back_consumer_stays_in_its_group(cluster: Cluster) -> None:
@@ -447,7 +301,7 @@ def test_a_held_back_consumer_stays_in_its_group(cluster: Cluster) -> None:
         assert len(reader.starts) == 1
         assert reader.values == [str(i).encode().rjust(20) for i in range(100)]
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_a_blocked_delivery_stays_in_its_group(cluster: Cluster) -> None:
@@ -481,7 +335,7 @@ def test_a_blocked_delivery_stays_in_its_group(cluster: Cluster) -> None:
             assert app.consumer_generation_id == generation
             assert await commit(app, {TP(topic, 0): 100}), "still a member"
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_a_second_worker_takes_over_partitions_without_gap(cluster: Cluster) -> None:
@@ -521,7 +375,7 @@ def test_a_second_worker_takes_over_partitions_without_gap(cluster: Cluster) -> 
         assert not first_app.crashed
         assert not second_app.crashed
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_two_agents_on_a_batch_topic_are_refused(cluster: Cluster) -> None:
@@ -540,7 +394,7 @@ def test_two_agents_on_a_batch_topic_are_refused(cluster: Cluster) -> None:
             await until(lambda: app.crashed)
         assert "exactly one agent" in str(app.crash_reason)
 
-    run(main)
+    asyncio.run(main())
 
 
 def test_nothing_is_created_on_the_broker(
@@ -557,7 +411,7 @@ def test_nothing_is_created_on_the_broker(
         async with running(app):
             await until(lambda: reader.values)
 
-    run(main)
+    asyncio.run(main())
     assert set(cluster.admin.list_topics().topics) <= before
     assert not list(tmp_path.iterdir())
 
@@ -566,13 +420,7 @@ def child(cluster: Cluster, tmp_path: Path, mode: str) -> subprocess.Popen[str]:
     topic = cluster.topic()
     cluster.fill(topic, 3)
     # Another folder than the project's: the driver must be found where it is installed.
-    return subprocess.Popen(
-        [sys.executable, str(CHILD), mode, cluster.bootstrap, topic],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
+    return start_child(mode, cluster.bootstrap, topic, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

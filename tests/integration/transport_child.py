@@ -1,4 +1,7 @@
-"""A process around one agent, for test_transport.py: it breaks in the way its first argument says."""
+"""A process around one agent, for the transport's tests; it breaks in the way its first argument says.
+
+Arguments: mode, bootstrap, topic, and optionally consumer group and static member's name.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,16 @@ from streams.batch_topic import BatchOptions, batch_topic
 from streams.faust_app import build_app, run_app
 from streams.transport import commit
 
+SESSION_S = 30.0
+"""Longer than any test waits: nothing may depend on its end."""
 
-def main(mode: str, bootstrap: str, topic: str) -> None:
-    settings = Settings(kafka=KafkaSettings(bootstrap=bootstrap), worker=WorkerSettings(group_id=uuid4().hex))
-    app = build_app(settings)
+
+def main(mode: str, bootstrap: str, topic: str, group: str = "", instance_id: str | None = None) -> None:
+    settings = Settings(
+        kafka=KafkaSettings(bootstrap=bootstrap),
+        worker=WorkerSettings(group_id=group or uuid4().hex, instance_id=instance_id),
+    )
+    app = build_app(settings, broker_session_timeout=SESSION_S)
     seen = asyncio.Event()
 
     class Learner(Service):
