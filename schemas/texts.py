@@ -9,9 +9,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from .runs import Int64
+from .words import UInt8
 
-UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
 
 
 class Texts(Struct, frozen=True, eq=False):
@@ -35,8 +35,8 @@ class Texts(Struct, frozen=True, eq=False):
         """UTF-8 of text `i`."""
         return self.data[self.starts[i] : self.ends[i]].tobytes()
 
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Texts:
-        """Some of the texts, by index or mask; the buffer is shared."""
+    def take(self, rows: slice | NDArray[np.integer] | NDArray[np.bool_]) -> Texts:
+        """Some of the texts, by slice, index or mask; the buffer is shared."""
         return Texts(self.data, self.starts[rows], self.ends[rows])
 
     def to_bytes_list(self) -> list[bytes]:
