@@ -35,6 +35,11 @@ def state_url(settings: Settings) -> str:
     return settings.worker.state_dir or str(home_dir() / "state")
 
 
+def state_folder(settings: Settings, role: str) -> str:
+    """Folder of a role's state in the store: of one prefix, role and model there is one writer."""
+    return f"{settings.kafka.prefix}/{role}/{settings.worker.model_name}"
+
+
 def tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
     """TLS as the settings have it, None without; clients themselves hide a wrong file in a retry.
 

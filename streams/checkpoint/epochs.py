@@ -16,193 +16,24 @@ A claim that ends between 2 and 4 leaves an epoch that never started; the next o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-import structlog
+from schemas.errors import DamagedError, ExistsError, OwnedError, StoreError
 
-from schemas.errors import DamagedError, ExistsError, FencedError, OwnedError, StateError, StoreError
-from schemas.learner import Arrays
-
-from .format import (
-    Checkpoint,
-    CheckpointInfo,
-    Cut,
-    Manifest,
-    UnitInfo,
-    check_unit_name,
-    digest,
-    encode_arrays,
-    seal,
-)
-from .history import (
-    BEATS,
-    CHECKPOINTS,
-    EPOCHS,
-    MANIFEST,
-    OPEN_END,
-    STARTS,
-    UNIT,
-    History,
-    Start,
-    Stretch,
-    checkpoint_name,
-    numbers,
-    split_name,
-)
-from .journal import FOLDER as JOURNAL
-from .journal import JournalEntry, JournalWriter, epoch_text
-from .owners import Beat, EpochRecord, Holder, Owner, holder_of, owner_record
-from .retention import prune
+from .format import Checkpoint, seal
+from .history import BEATS, EPOCHS, OPEN_END, STARTS, History, Start, Stretch, numbers, split_name
+from .owners import Beat, EpochRecord, Holder, Owner, holder_of
+from .segments import FOLDER as JOURNAL
+from .segments import epoch_text
 from .store import Store
+from .tenure import Tenure
 
-log = structlog.get_logger(__name__)
+__all__ = ["Owner", "Tenure", "claim"]
 
 STALE_AFTER_S: Final = 10.0
 _CLAIM_TRIES: Final = 100
-
-
-class Tenure:
-    """One writer's hold on one state; made by `claim`.
-
-    `journal.append` and `journal.wait_durable` belong to one thread, `write` and `prune` to another,
-    `check` and `beat` to any.
-
-    Attributes
-    ----------
-    epoch : int
-    base : Checkpoint or None
-        What to go on from; None when nothing was ever stored.
-    end : int
-        Sequence of the last entry that was taken over.
-    journal : JournalWriter
-    """
-
-    def __init__(
-        self, store: Store, epoch: int, base: Checkpoint | None, end: int, now_s: Callable[[], float]
-    ) -> None:
-        self.epoch = epoch
-        self.base = base
-        self.end = end
-        self.journal = JournalWriter(store, epoch, end, self.check)
-        self._store = store
-        self._now_s = now_s
-        self._base_sequence = 0 if base is None else base.sequence
-        self._newest = end
-        self._verified = set() if base is None else {base.name}
-        self._closed = False
-
-    def tail(self) -> Iterator[JournalEntry]:
-        """Entries after the base, in order, as far as they were taken over."""
-        return History(self._store).entries(after=self._base_sequence, upto=self.end)
-
-    def check(self) -> None:
-        """Look whether we are still the writer.
-
-        Raises
-        ------
-        FencedError
-            A later epoch exists; names its owner.
-        """
-        newest = max(numbers(self._store, EPOCHS), default=0)
-        if newest > self.epoch:
-            record = owner_record(self._store, newest)
-            claimant = "another process" if record is None else record.owner
-            raise FencedError(f"epoch {self.epoch} has ended: epoch {newest} was claimed by {claimant}")
-        if newest < self.epoch:
-            raise StateError(f"the record of epoch {self.epoch} is gone: something else empties the store")
-
-    def beat(self) -> None:
-        """Leave a sign of life."""
-        self._beat(released=False)
-
-    def write(self, cut: Cut) -> CheckpointInfo:
-        """Write a checkpoint, once the journal up to its cut is durable.
-
-        Units first, the manifest last and exclusively; the fence is looked at before and after.
-        Cost: about 2.5 ms a MB on a local disk.
-
-        Raises
-        ------
-        StoreError
-            Nothing was made that a reader would take.
-        FencedError
-            A later epoch exists.
-        StateError
-            The sequence is not above that of the newest checkpoint or entry taken over, or a unit
-            cannot be stored.
-        """
-        if cut.sequence <= self._newest:
-            raise StateError(f"a checkpoint of sequence {cut.sequence} cannot follow {self._newest}")
-        self.check()
-        self.journal.wait_durable(cut.sequence)
-        name = checkpoint_name(self.epoch, cut.sequence)
-        manifest = f"{CHECKPOINTS}/{name}{MANIFEST}"
-        written: list[str] = []
-        try:
-            units = {
-                unit: self._write_unit(name, unit, arrays, written) for unit, arrays in cut.units.items()
-            }
-            self.check()
-            described = Manifest(
-                epoch=self.epoch,
-                sequence=cut.sequence,
-                written_at_ms=int(self._now_s() * 1000),
-                units=units,
-                meta=cut.meta,
-            )
-            self._store.create(manifest, seal("checkpoint", described))
-        except Exception:
-            # The manifest first: it may have been made although its create failed.
-            for blob in (manifest, *written):
-                with suppress(StoreError):
-                    self._store.delete(blob)
-            raise
-        self.check()
-        self._newest = cut.sequence
-        self._verified.add(name)
-        return CheckpointInfo(
-            name=name,
-            epoch=self.epoch,
-            sequence=cut.sequence,
-            n_bytes=sum(info.n_bytes for info in units.values()),
-        )
-
-    def prune(self, keep: int) -> None:
-        """Remove what the newest `keep` checkpoints do not need, and what dead writers left.
-
-        Raises
-        ------
-        StoreError
-            Some of it could not be removed; the next call tries again.
-        FencedError
-            A later epoch exists.
-        """
-        self._verified &= prune(self._store, self.epoch, keep, self._verified, self.check)
-
-    def close(self) -> None:
-        """End the tenure: the next claim need not wait. Errors are logged."""
-        if self._closed:
-            return
-        self._closed = True
-        self.journal.close()
-        try:
-            self._beat(released=True)
-        except StoreError as error:
-            log.warning("release_failed", error=str(error))
-
-    def _beat(self, *, released: bool) -> None:
-        beat = Beat(at_s=self._now_s(), durable=self.journal.durable_sequence, released=released)
-        self._store.put(f"{BEATS}/{epoch_text(self.epoch)}", seal("heartbeat", beat))
-
-    def _write_unit(self, name: str, unit: str, arrays: Arrays, written: list[str]) -> UnitInfo:
-        check_unit_name(unit)
-        parts = encode_arrays(arrays)
-        blob = f"{CHECKPOINTS}/{name}/{unit}{UNIT}"
-        written.append(blob)
-        self._store.create(blob, *parts)
-        return UnitInfo(n_bytes=sum(map(len, parts)), blake2b=digest(parts))
 
 
 def claim_epoch(

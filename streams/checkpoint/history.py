@@ -19,9 +19,11 @@ from schemas.errors import DamagedError, MissingError, StateError
 from schemas.learner import Arrays
 
 from .format import Checkpoint, Manifest, decode_arrays, digest, unseal
-from .journal import FOLDER as JOURNAL
-from .journal import JournalEntry, epoch_text, read_entries, segments
+from .segments import FOLDER as JOURNAL
+from .segments import JournalEntry, epoch_text, read_entries, segments
 from .store import Store
+
+__all__ = ["Checkpoint", "History", "Start", "Stretch"]
 
 log = structlog.get_logger(__name__)
 

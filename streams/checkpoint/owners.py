@@ -13,7 +13,7 @@ from schemas.errors import DamagedError, MissingError
 
 from .format import unseal
 from .history import BEATS, EPOCHS, newest_epoch
-from .journal import epoch_text
+from .segments import epoch_text
 from .store import Store
 
 

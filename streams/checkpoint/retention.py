@@ -19,8 +19,8 @@ from .history import (
     read_manifest,
     split_name,
 )
-from .journal import FOLDER as JOURNAL
-from .journal import epoch_text, segments
+from .segments import FOLDER as JOURNAL
+from .segments import epoch_text, segments
 from .store import Store
 
 
