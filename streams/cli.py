@@ -13,6 +13,7 @@ from schemas.errors import ReelflowError
 
 COMMANDS = {
     "broker": "run a local Apache Kafka broker",
+    "checkpoint": "list, inspect, verify and restore stored state",
     "config": "print the resolved settings",
     "demo": "broker, topics, worker, gateway and real events, all at once",
     "gateway": "serve recommendations and accept events over HTTP",

@@ -184,21 +184,23 @@ class History:
     ----------
     store : Store
         Folder of the state.
+    epoch : int, optional
+        The history as this epoch saw it; by default the newest that started.
 
     Raises
     ------
     DamagedError
-        The newest start record is missing or damaged.
+        The epoch's start record is missing or damaged.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, epoch: int | None = None) -> None:
         self._store = store
-        newest = newest_epoch(store, (STARTS, JOURNAL))
+        newest = newest_epoch(store, (STARTS, JOURNAL)) if epoch is None else epoch
         self.start = read_start(store, newest) if newest else None
 
     @property
     def stretches(self) -> list[Stretch]:
-        """All stretches, oldest first; the last one is that of the newest started epoch and open."""
+        """All stretches, oldest first; the last one is that of the epoch itself and open."""
         start = self.start
         if start is None:
             return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import structlog
@@ -26,7 +25,7 @@ from .journal import JournalEntry, JournalWriter
 from .owners import Beat, owner_record
 from .retention import prune
 from .segments import epoch_text
-from .store import Buffer, Store
+from .store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +112,9 @@ class Tenure:
             for unit, arrays in cut.units.items():
                 check_unit_name(unit)
                 blobs.append(f"{CHECKPOINTS}/{name}/{unit}{UNIT}")
-                units[unit] = self._write_unit(blobs[-1], encode_arrays(arrays))
+                parts = encode_arrays(arrays)
+                self._store.create(blobs[-1], *parts)
+                units[unit] = UnitInfo(n_bytes=sum(map(len, parts)), blake2b=digest(parts))
             self.check()
             described = Manifest(
                 epoch=self.epoch,
@@ -166,14 +167,3 @@ class Tenure:
     def _beat(self, *, released: bool) -> None:
         beat = Beat(at_s=self._now_s(), durable=self.journal.durable_sequence, released=released)
         self._store.put(f"{BEATS}/{epoch_text(self.epoch)}", seal("heartbeat", beat))
-
-    def _write_unit(self, blob: str, parts: list[Buffer]) -> UnitInfo:
-        if self._store.blocking:  # hash while the disk writes
-            with ThreadPoolExecutor(1, thread_name_prefix="digest") as aside:
-                hashing = aside.submit(digest, parts)
-                self._store.create(blob, *parts)
-                blake2b = hashing.result()
-        else:
-            self._store.create(blob, *parts)
-            blake2b = digest(parts)
-        return UnitInfo(n_bytes=sum(map(len, parts)), blake2b=blake2b)

@@ -1,0 +1,3 @@
+from .. import AbstractFileSystem
+
+class MemoryFileSystem(AbstractFileSystem): ...
