@@ -12,6 +12,8 @@ CPU_INDEX ?=
 DURATION ?=
 ARGS ?=
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
 
 .PHONY: help
 help: ## show this help
@@ -72,12 +74,22 @@ format: $(STAMP) ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# quix-streams and bytewax want other versions of what we use, so they have an environment of their own.
+$(BENCH_STAMP): requirements-bench.lock $(BIN)/uv
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(BENCH_VENV)
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BENCH_VENV)/bin/python --require-hashes requirements-bench.lock
+	@touch $@
+
 .PHONY: bench-stream
-bench-stream: $(STAMP) ## the worker against a plain Faust agent that merely reads
-	@$(BIN)/python -m benchmarks.stream $(ARGS)
+bench-stream: $(STAMP) $(BENCH_STAMP) ## the worker beside plain Faust, quix-streams and bytewax; 8 minutes
+	@$(BIN)/python -m benchmarks.stream --bench-python $(BENCH_VENV)/bin/python $(ARGS)
+
+.PHONY: bench-memory
+bench-memory: $(STAMP) ## memory of the worker over 20 million events
+	@$(BIN)/python -m benchmarks.memory $(ARGS)
 
 .PHONY: bench
-bench: bench-stream ## all benchmarks
+bench: bench-stream bench-memory ## all benchmarks
 
 .PHONY: broker
 broker: $(STAMP) ## start a local Kafka broker in the background (reelflow broker stop ends it)
@@ -90,12 +102,13 @@ wheel: $(STAMP) ## build sdist and wheel, check them, test the wheel in a fresh 
 	@$(BIN)/python tests/wheel_smoke.py dist/*.whl
 
 .PHONY: lock
-lock: $(BIN)/uv ## resolve requirements.lock again from pyproject.toml
+lock: $(BIN)/uv ## resolve the lock files again from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group dev pyproject.toml --output-file requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group bench --output-file requirements-bench.lock
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - --output-file requirements-uv.lock
 
 .PHONY: clean
 clean: ## stop the local broker, remove the environment and everything generated
 	@test ! -x $(BIN)/reelflow || $(BIN)/reelflow broker clean || true
-	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(BENCH_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,15 @@
-"""`make bench-stream`: the whole worker against a plain Faust agent that merely reads.
+"""`make bench-stream`: the whole worker beside what other stream engines do with the same topics.
 
-Same broker, same topic, one run, interleaved: plain, worker, plain, worker ... Compare by ratio;
-absolute figures depend on the machine. The worker decodes, validates, deduplicates, sessionises,
-learns transitions, popularity and tags from every event, ranks, and publishes snapshots; its
-embeddings and its prequential scoring are off (`--embeddings` turns the former on).
+On a topic of 1 million events over 50 000 users: a plain Faust agent that only reads, the same with
+take(), quix-streams and bytewax that count events a user in their state, the worker (decode, validate,
+deduplicate, sessionise, learn transitions, popularity and tags from every event, checkpoint, rank,
+publish snapshots), and the worker with embeddings. On a topic of 4 million events over 300 000 users
+and 50 000 items: plain Faust and the worker. Each is a process of its own, they take turns on one
+broker, and each has a window from its first event on. Prequential scoring is off. Then latencies from
+event to snapshot at 20 000 events a second and at half of what the worker just did.
 
-The last line printed is one JSON object: plain_faust and worker in events/s, worker_over_plain,
-snapshots_per_s, peak_mib of the worker, and stages in microseconds an event.
+Compare by ratio; absolute figures depend on the machine. The last line printed is one JSON object, null
+where something was not measured.
 """
 
 from __future__ import annotations
@@ -16,200 +19,251 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
-import msgspec
-import numpy as np
-from confluent_kafka import Producer
+from msgspec import Struct
 
-from schemas.codec import encode_event
-from schemas.records import Event
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
 from streams.broker import LocalBroker
-from streams.context import confluent_config
-from streams.demo import free_port
-from streams.processes import Child, http_json, http_text
 from streams.topics import create_topics
 
-PARTITIONS = 4
+from .load import Events, fill
+from .worker_run import Drained, Latencies, drain, paced
+
+BENCH_PYTHON = ".venv-bench/bin/python"
+STATE_ENGINES = ("quix_state", "bytewax_state")
+ENGINES = ("plain_faust", "plain_faust_take", *STATE_ENGINES, "worker", "worker_embeddings")
+LARGE_ENGINES = ("plain_faust", "worker")
+STEADY_RATE = 20_000.0
+SLACK_S = 180.0
+HEAP_MB = 512
 
 
-def fill(kafka: KafkaSettings, n_events: int, n_users: int, n_items: int, seed: int) -> float:
-    """Produce Zipf-popular watch events; returns seconds."""
-    rng = np.random.default_rng(seed)
-    users = rng.integers(0, n_users, n_events)
-    items = np.minimum(rng.zipf(1.2, n_events) - 1, n_items - 1)
-    watched = rng.integers(1_000, 60_000, n_events)
-    producer = Producer(
-        confluent_config(kafka)
-        | {
-            "acks": "all",
-            "compression.type": "lz4",
-            "linger.ms": 50,
-            "queue.buffering.max.messages": 2_000_000,
-        }
+class Run(Struct, kw_only=True):
+    """One engine in one window."""
+
+    engine: str
+    events_per_s: float
+    cpu_us: float
+    """CPU microseconds of the process, all threads, an event."""
+
+    peak_mib: float
+    drained: Drained | None = None
+
+
+class Topic(Struct, kw_only=True):
+    """A full topic and how it came about."""
+
+    kafka: KafkaSettings
+    events: int
+    users: int
+    items: int
+
+
+def run_engine(engine: str, topic: Topic, folder: Path, seconds: float, python: str) -> Run:
+    """Start an engine of `benchmarks.engines`, let it read, take its figures."""
+    module = "plain_faust" if engine == "plain_faust_take" else engine
+    state = folder / f"{engine}-{uuid4().hex[:6]}"
+    state.mkdir()
+    command = [python if engine in STATE_ENGINES else sys.executable, "-m", f"benchmarks.engines.{module}"]
+    command += ["--bootstrap", topic.kafka.bootstrap, "--topic", topic_names(topic.kafka.prefix).behaviour]
+    command += ["--partitions", str(topic.kafka.partitions), "--group", state.name, "--folder", str(state)]
+    command += ["--events", str(topic.events), "--seconds", str(seconds)]
+    command += ["--take"] if engine == "plain_faust_take" else []
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + SLACK_S, check=False)
+    line = next((line for line in done.stdout.splitlines() if line.startswith("{")), None)
+    if line is None:
+        raise SystemExit(f"{engine} printed no result:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    found = json.loads(line)
+    return Run(
+        engine=engine,
+        events_per_s=found["events"] / found["seconds"],
+        cpu_us=found["cpu_s"] / found["events"] * 1e6,
+        peak_mib=found["peak_mib"],
     )
-    topic = topic_names(kafka.prefix).behaviour
-    started = time.monotonic()
-    base_ms = int(time.time() * 1000) - n_events
-    for i in range(n_events):
-        event = Event(
-            event_id=f"e{i}",
-            user_id=f"u{users[i]}",
-            item_id=f"v{items[i]}",
-            type="watch",
-            ts_ms=base_ms + i,
-            watch_ms=int(watched[i]),
-            duration_ms=60_000,
-            surface="short_video",
-        )
-        while True:
-            try:
-                producer.produce(topic, encode_event(event), event.user_id)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if not i % 10_000:
-            producer.poll(0)
-    producer.flush()
-    return time.monotonic() - started
 
 
-def plain(kafka: KafkaSettings, seconds: float) -> float:
-    """Events a second of a plain agent."""
-    output = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.plain_faust",
-            "--bootstrap",
-            kafka.bootstrap,
-            "--topic",
-            topic_names(kafka.prefix).behaviour,
-            "--partitions",
-            str(PARTITIONS),
-            "--seconds",
-            str(seconds),
-            "--group",
-            f"plain-{uuid4().hex[:8]}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=seconds + 120,
-        check=False,
+def run_worker(engine: str, topic: Topic, folder: Path, seconds: float) -> Run:
+    """The worker on `topic`, with embeddings when the engine's name says so."""
+    embeddings = "true" if engine == "worker_embeddings" else "false"
+    drained = drain(topic.kafka, folder, topic.events, seconds, REELFLOW_LEARNER_EMBEDDINGS=embeddings)
+    return Run(
+        engine=engine,
+        events_per_s=drained.events_per_s,
+        cpu_us=drained.cpu_s / max(1, drained.events) * 1e6,
+        peak_mib=drained.peak_mib,
+        drained=drained,
     )
-    for line in output.stdout.splitlines():
-        if line.startswith("{"):
-            result = json.loads(line)
-            return float(result["events"] / result["seconds"])
-    raise SystemExit(f"the plain agent printed no result:\n{output.stdout[-2000:]}\n{output.stderr[-4000:]}")
 
 
-def worker(
-    kafka: KafkaSettings, folder: Path, n_events: int, seconds: float, *, embeddings: bool
-) -> dict[str, Any]:
-    """Rate of the worker from its first learned event until the log is done or time is over."""
-    port = free_port()
-    name = f"bench-{uuid4().hex[:8]}"
-    environ = {
-        "REELFLOW_KAFKA_BOOTSTRAP": kafka.bootstrap,
-        "REELFLOW_KAFKA_PREFIX": kafka.prefix,
-        "REELFLOW_KAFKA_PARTITIONS": str(PARTITIONS),
-        "REELFLOW_WORKER_PORT": str(port),
-        "REELFLOW_WORKER_GROUP_ID": name,
-        "REELFLOW_WORKER_MODEL_NAME": name,
-        "REELFLOW_LEARNER_EMBEDDINGS": "true" if embeddings else "false",
-        "REELFLOW_RANKER_EVALUATE_RATIO": "0",
-    }
-    url = f"http://127.0.0.1:{port}"
-    samples: list[tuple[float, int, int]] = []
-    with Child("worker", ["worker"], log=folder / f"{name}.log", environ=environ) as child:
-        child.wait_ready(f"{url}/health/live", 300)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            child.check()
-            stats = http_json(f"{url}/stats", timeout_s=30)
-            now = time.monotonic()
-            if stats["events_learned"]:
-                samples.append((now, stats["events_learned"], stats["snapshots"]))
-                if stats["events_learned"] >= n_events or now - samples[0][0] > seconds:
-                    break
-            time.sleep(0.05)
-        peak_kib = next(
-            int(line.split()[1])
-            for line in Path(f"/proc/{child.process.pid}/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-        metrics = http_text(f"{url}/metrics", timeout_s=30)
-    (t0, n0, s0), (t1, n1, s1) = samples[0], samples[-1]
-    stages = {
-        line.split('stage="')[1].split('"')[0]: round(float(line.split()[-1]) / n1 * 1e6, 2)
-        for line in metrics.splitlines()
-        if line.startswith("reelflow_stage_seconds_total{")
-    }
-    return {
-        "rate": (n1 - n0) / (t1 - t0),
-        "snapshots_per_s": (s1 - s0) / (t1 - t0),
-        "peak_mib": peak_kib / 1024,
-        "stages_us_an_event": stages,
-    }
+def compare(
+    topic: Topic, engines: Sequence[str], folder: Path, *, rounds: int, seconds: float, python: str
+) -> dict[str, list[Run]]:
+    """Let the engines take turns, `rounds` times; prints a line for each."""
+    runs: dict[str, list[Run]] = {engine: [] for engine in engines}
+    for round_ in range(1, rounds + 1):
+        for engine in engines:
+            if engine.startswith("worker"):
+                run = run_worker(engine, topic, folder, seconds)
+            else:
+                run = run_engine(engine, topic, folder, seconds, python)
+            runs[engine].append(run)
+            print(f"round {round_}  {row(run)}", flush=True)
+    return runs
+
+
+def row(run: Run) -> str:
+    """One run as a line of the table."""
+    line = (
+        f"{run.engine:<18}{run.events_per_s:>10,.0f} events/s{run.cpu_us:>8.2f} CPU us/event"
+        f"{run.peak_mib:>8,.0f} MiB"
+    )
+    if run.drained is None:
+        return line
+    line += f"{run.drained.snapshots_per_s:>9,.0f} snapshots/s"
+    if run.engine == "worker_embeddings":
+        line += f", {run.drained.stepped_ratio:.1%} of events in gradient steps"
+    return line
+
+
+def rate(runs: dict[str, list[Run]], engine: str) -> int | None:
+    """Median events/s of an engine."""
+    return round(median(run.events_per_s for run in runs[engine])) if runs.get(engine) else None
+
+
+def ratio(runs: dict[str, list[Run]], engine: str, other: str) -> float | None:
+    """Median over the rounds of one engine's rate by the other's of the same round."""
+    if not runs.get(engine) or not runs.get(other):
+        return None
+    pairs = zip(runs[engine], runs[other], strict=True)
+    return round(median(one.events_per_s / two.events_per_s for one, two in pairs), 2)
+
+
+def snapshots(runs: dict[str, list[Run]]) -> int | None:
+    """Median snapshots/s of the worker."""
+    found = [run.drained.snapshots_per_s for run in runs.get("worker", []) if run.drained is not None]
+    return round(median(found)) if found else None
+
+
+def print_profile(name: str, runs: dict[str, list[Run]]) -> None:
+    """Microseconds an event by stage, of the worker's last run."""
+    for run in runs.get("worker", [])[-1:]:
+        if run.drained is not None:
+            stages = sorted(run.drained.stages_us.items(), key=lambda pair: -pair[1])
+            print(f"learner thread, us an event ({name}): " + ", ".join(f"{s} {us:.2f}" for s, us in stages))
+
+
+def print_latency(name: str, found: Latencies) -> None:
+    print(
+        f"{name:<18}{found.rate:>10,.0f} events/s  p50 {found.p50_s:.3f} s  p95 {found.p95_s:.3f} s  "
+        f"p99 {found.p99_s:.3f} s  ({found.snapshots:,} snapshots, {found.cpu_s:.1f} CPU s)",
+        flush=True,
+    )
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--users", type=int, default=50_000)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--large-events", type=int, default=4_000_000, help="0 leaves the large topic out")
+    parser.add_argument("--large-users", type=int, default=300_000)
+    parser.add_argument("--large-items", type=int, default=50_000)
+    parser.add_argument("--seconds", type=float, default=20.0, help="window of each measurement")
+    parser.add_argument("--latency-seconds", type=float, default=15.0, help="0 leaves latencies out")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--engines",
+        default=",".join(ENGINES),
+        help="some of %(default)s; plain_faust and worker are also those of the large topic",
+    )
+    parser.add_argument(
+        "--bench-python",
+        default=BENCH_PYTHON,
+        help="has quix-streams and bytewax; without it they are left out",
+    )
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--users", type=int, default=50_000)
-    parser.add_argument("--items", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=15.0, help="window of each measurement")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--embeddings", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parsed()
+    engines = [engine for engine in ENGINES if engine in arguments.engines.split(",")]
+    if not Path(arguments.bench_python).exists():
+        engines = [engine for engine in engines if engine not in STATE_ENGINES]
+        print(f"no {arguments.bench_python}: quix-streams and bytewax are left out", flush=True)
+    options: dict[str, Any] = {
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "python": arguments.bench_python,
+    }
+    large: dict[str, list[Run]] = {}
+    steady = half = None
     with (
         tempfile.TemporaryDirectory(prefix="reelflow-bench-") as name,
-        LocalBroker(Path(name) / "kafka") as broker,
+        LocalBroker(Path(name) / "kafka", heap_mb=HEAP_MB) as broker,
     ):
-        plains, workers = [], []
-        for round_ in range(arguments.rounds):
-            # Fresh topics each round: where lists exist already a worker is quiet until it has caught up.
-            kafka = KafkaSettings(bootstrap=broker.bootstrap, prefix=f"bench{round_}", partitions=PARTITIONS)
+        folder = Path(name)
+
+        def settings(prefix: str) -> KafkaSettings:
+            return KafkaSettings(bootstrap=broker.bootstrap, prefix=prefix, partitions=arguments.partitions)
+
+        def filled(prefix: str, events: int, users: int, items: int) -> Topic:
+            kafka = settings(prefix)
             create_topics(kafka)
-            took = fill(kafka, arguments.events, arguments.users, arguments.items, arguments.seed)
+            took = fill(kafka, Events(users, items, arguments.seed), events)
             print(
-                f"{arguments.events:,} events of {arguments.users:,} users produced in {took:.1f} s",
-                flush=True,
+                f"{events:,} events, {users:,} users, {items:,} items: produced in {took:.1f} s", flush=True
             )
-            plains.append(plain(kafka, arguments.seconds))
-            print(f"round {round_ + 1}: plain Faust reads {plains[-1]:,.0f} events/s", flush=True)
-            workers.append(
-                worker(
-                    kafka, Path(name), arguments.events, arguments.seconds, embeddings=arguments.embeddings
+            return Topic(kafka=kafka, events=events, users=users, items=items)
+
+        topic = filled("bench", arguments.events, arguments.users, arguments.items)
+        runs = compare(topic, engines, folder, **options)
+        print_profile(f"{arguments.users:,} users", runs)
+        if arguments.large_events:
+            topic = filled("large", arguments.large_events, arguments.large_users, arguments.large_items)
+            large = compare(topic, [e for e in LARGE_ENGINES if e in engines], folder, **options)
+            print_profile(f"{arguments.large_users:,} users", large)
+        if arguments.latency_seconds and runs.get("worker"):
+            rates = {"steady": STEADY_RATE, "half": (rate(runs, "worker") or 0) / 2}
+            found = {
+                what: paced(
+                    settings(what),
+                    folder,
+                    rate=wanted,
+                    seconds=arguments.latency_seconds,
+                    users=arguments.users,
+                    items=arguments.items,
+                    seed=arguments.seed + 1,
                 )
-            )
-            figures = workers[-1]
-            print(
-                f"round {round_ + 1}: worker learns {figures['rate']:,.0f} events/s, "
-                f"{figures['snapshots_per_s']:,.0f} snapshots/s, peak {figures['peak_mib']:,.0f} MiB, "
-                f"microseconds an event: {figures['stages_us_an_event']}",
-                flush=True,
-            )
-    plain_rate = float(np.median(plains))
-    worker_rate = float(np.median([figures["rate"] for figures in workers]))
+                for what, wanted in rates.items()
+            }
+            steady, half = found["steady"], found["half"]
+            print_latency("20 000 events/s", steady)
+            print_latency("half capacity", half)
+    best = max(STATE_ENGINES, key=lambda engine: rate(runs, engine) or 0)
+    workers = [run for engine in ("worker",) for run in runs.get(engine, [])]
     result = {
-        "plain_faust": round(plain_rate),
-        "worker": round(worker_rate),
-        "worker_over_plain": round(worker_rate / plain_rate, 2),
-        "snapshots_per_s": round(float(np.median([figures["snapshots_per_s"] for figures in workers]))),
-        "peak_mib": round(max(figures["peak_mib"] for figures in workers)),
-        "stages_us_an_event": workers[-1]["stages_us_an_event"],
-        "embeddings": arguments.embeddings,
+        **{engine: rate(runs, engine) for engine in ENGINES},
+        "worker_over_plain": ratio(runs, "worker", "plain_faust"),
+        "worker_over_best_engine": ratio(runs, "worker", best),
+        "snapshots_per_s": snapshots(runs),
+        "p50_s_20k": None if steady is None else round(steady.p50_s, 4),
+        "p99_s_20k": None if steady is None else round(steady.p99_s, 4),
+        "p99_s_half": None if half is None else round(half.p99_s, 4),
+        "peak_mib": round(max(run.peak_mib for run in workers)) if workers else None,
+        "worker_over_plain_300k": ratio(large, "worker", "plain_faust"),
+        "snapshots_per_s_300k": snapshots(large),
     }
-    print(f"worker / plain Faust: {result['worker_over_plain']}")
-    print(msgspec.json.encode(result).decode())
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -108,7 +108,9 @@ def has_records(kafka: KafkaSettings, topic: str, *, timeout_s: float = TIMEOUT_
     UnavailableError
         When the broker does not answer within `timeout_s`.
     """
-    consumer = Consumer(confluent_config(kafka) | {"group.id": "reelflow-look", "enable.auto.commit": False})
+    config = confluent_config(kafka) | {"group.id": "reelflow-look", "enable.auto.commit": False}
+    del config["partitioner"]  # librdkafka would warn: a consumer has none
+    consumer = Consumer(config)
     try:
         partitions = consumer.list_topics(topic, timeout=timeout_s).topics[topic].partitions
         ends = (
