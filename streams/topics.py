@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaError as BrokerCode
 from kafka.admin import ConfigResource
 from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
@@ -20,6 +21,14 @@ from .admin import AdminClient
 from .context import confluent_config, kafka_python_config
 
 TIMEOUT_S = 15.0
+_SETTLING = frozenset(
+    {
+        BrokerCode.NOT_LEADER_FOR_PARTITION,
+        BrokerCode.LEADER_NOT_AVAILABLE,
+        BrokerCode.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""What a broker answers for a topic that it is about to have."""
 
 
 def specs_of(kafka: KafkaSettings, model: str | None = None) -> tuple[TopicSpec, ...]:
@@ -111,16 +120,23 @@ def has_records(kafka: KafkaSettings, topic: str, *, timeout_s: float = TIMEOUT_
     config = confluent_config(kafka) | {"group.id": "reelflow-look", "enable.auto.commit": False}
     del config["partitioner"]  # librdkafka would warn: a consumer has none
     consumer = Consumer(config)
+    deadline = time.monotonic() + timeout_s
     try:
-        partitions = consumer.list_topics(topic, timeout=timeout_s).topics[topic].partitions
-        ends = (
-            consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout_s) for p in partitions
-        )
-        return any(end[1] > 0 for end in ends)
-    except KafkaException as error:
-        raise UnavailableError(f"cannot look at {topic} on {kafka.bootstrap}: {error}") from None
+        while True:
+            try:
+                return any(end > 0 for end in _ends(consumer, topic, timeout_s))
+            except KafkaException as error:
+                if error.args[0].code() not in _SETTLING or time.monotonic() > deadline:
+                    raise UnavailableError(f"cannot look at {topic} on {kafka.bootstrap}: {error}") from None
+                time.sleep(0.1)  # a new topic has no leader for a moment
     finally:
         consumer.close()
+
+
+def _ends(consumer: Consumer, topic: str, timeout_s: float) -> Iterator[int]:
+    """Log end of each partition."""
+    for partition in consumer.list_topics(topic, timeout=timeout_s).topics[topic].partitions:
+        yield consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)[1]
 
 
 def _create(admin: AdminClient, kafka: KafkaSettings, spec: TopicSpec) -> bool:
