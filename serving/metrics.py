@@ -132,6 +132,23 @@ class WorkerMetrics:
         self.lost_events = Counter(
             "reelflow_lost_events", "Events that retention removed before they were read", registry=registry
         )
+        self.checkpoints = Counter("reelflow_checkpoints", "Checkpoints written", registry=registry)
+        self.failed_checkpoints = Counter(
+            "reelflow_failed_checkpoints", "Checkpoints that the store refused", registry=registry
+        )
+        self.checkpoint_seconds = Gauge(
+            "reelflow_checkpoint_write_seconds",
+            "Seconds the newest checkpoint took to write",
+            registry=registry,
+        )
+        self.checkpoint_bytes = Gauge(
+            "reelflow_checkpoint_bytes", "Size of the newest checkpoint", registry=registry
+        )
+        self.checkpoint_time = Gauge(
+            "reelflow_checkpoint_timestamp_seconds",
+            "When the newest checkpoint was written",
+            registry=registry,
+        )
         self.info = Gauge(
             "reelflow_worker_info",
             "Constant 1; version, model and device",

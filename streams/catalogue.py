@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from schemas.errors import ContractError
+from learners.state import grown, taken
+from schemas.errors import ContractError, StateError
 from schemas.interning import Interner
+from schemas.learner import Arrays
 from schemas.records import Item
 
 NEVER_MS = np.iinfo(np.int64).max
@@ -94,6 +97,44 @@ class Catalogue:
         slots = ((item_id, self._items.find(item_id)) for item_id in item_ids)
         return {item_id: self._facts[slot] for item_id, slot in slots if slot in self._facts}
 
+    def capture(self) -> Callable[[], Arrays]:
+        """Copy the state now; the result encodes the copies, on any thread."""
+        n = len(self._items)
+        self._grow(n)
+        facts = dict(self._facts)
+        masks: Arrays = {"withdrawn": self._withdrawn[:n].copy(), "expires_ms": self._expires_ms[:n].copy()}
+
+        def encoded() -> Arrays:
+            slots = sorted(facts)
+            packed = msgspec.msgpack.encode([facts[slot] for slot in slots])
+            return masks | {
+                "slots": np.array(slots, dtype=np.int64),
+                "facts": np.frombuffer(packed, dtype=np.uint8),
+            }
+
+        return encoded
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become what `capture` described; the names are those of the interner.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing or damaged.
+        """
+        n = len(self._items)
+        withdrawn = taken(arrays, "withdrawn", self._withdrawn, rows=n)
+        expires_ms = taken(arrays, "expires_ms", self._expires_ms, rows=n)
+        packed = taken(arrays, "facts", np.zeros(0, dtype=np.uint8)).tobytes()
+        try:
+            facts = msgspec.msgpack.decode(packed, type=list[ItemFacts])
+        except msgspec.DecodeError as error:
+            raise StateError(f"'facts' is damaged: {error}") from None
+        slots = taken(arrays, "slots", expires_ms, rows=len(facts)).tolist()
+        self._facts = dict(zip(slots, facts, strict=True))
+        self._withdrawn, self._expires_ms = withdrawn, expires_ms
+        self._any_expiry = bool((expires_ms != NEVER_MS).any())
+
     def _slot(self, item_id: str) -> int:
         slot = self._items.get(item_id)
         if slot < 0:
@@ -105,9 +146,5 @@ class Catalogue:
         return slot
 
     def _grow(self, n: int) -> None:
-        capacity = len(self._withdrawn)
-        if n <= capacity:
-            return
-        extra = max(n, 2 * capacity) - capacity
-        self._withdrawn = np.concatenate([self._withdrawn, np.zeros(extra, dtype=np.bool_)])
-        self._expires_ms = np.concatenate([self._expires_ms, np.full(extra, NEVER_MS, dtype=np.int64)])
+        self._withdrawn = grown(self._withdrawn, n)
+        self._expires_ms = grown(self._expires_ms, n, NEVER_MS)

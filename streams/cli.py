@@ -12,12 +12,14 @@ import click
 from schemas.errors import ReelflowError
 
 COMMANDS = {
+    "audit": "prove that the state is the fold of the log, each event once",
     "broker": "run a local Apache Kafka broker",
     "checkpoint": "list, inspect, verify and restore stored state",
     "config": "print the resolved settings",
     "demo": "broker, topics, worker, gateway and real events, all at once",
     "gateway": "serve recommendations and accept events over HTTP",
     "recommendations": "print a user's current list",
+    "refold": "fold the whole log anew and print its digests",
     "replay": "stream a data set to the topics",
     "schemas": "print JSON Schemas and the AsyncAPI document",
     "simulate": "generate a believable platform's events",

@@ -1,39 +1,39 @@
-"""Which offsets may be committed: those whose every consequence the broker has acknowledged."""
+"""What was sent and is not acknowledged yet, by the batch of input it followed from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 Positions = dict[tuple[str, int], int]
 """(topic, partition) to the offset next to read."""
 
 
 class CommitGate:
-    """Lets captured positions pass once nothing older is pending or in flight.
+    """Tells whether everything sent for batches up to a sequence has been acknowledged.
 
-    Each batch of input has an apply sequence. Positions captured at sequence s are safe when no
-    user touched at or before s still owes a snapshot and no message sent for a batch at or
-    before s is unacknowledged.
+    A checkpoint may stand for its input only when the broker has every dead letter of it: after a
+    crash nobody would write them again.
 
     >>> gate = CommitGate()
     >>> done = gate.sent(1)
-    >>> gate.advance(1, {("t", 0): 10}, None)      # captured
-    {}
-    >>> gate.advance(2, {("t", 0): 20}, None)      # message of batch 1 still in flight
-    {}
+    >>> gate.clear(1), gate.clear(0)
+    (False, True)
     >>> done()
-    >>> gate.advance(2, {("t", 0): 20}, None)
-    {('t', 0): 10}
+    >>> gate.clear(1)
+    True
     """
 
     def __init__(self) -> None:
         self._in_flight: dict[int, int] = {}
-        self._captured: tuple[int, Positions] | None = None
 
     @property
     def n_in_flight(self) -> int:
         """Sends that are not acknowledged."""
         return sum(self._in_flight.values())
+
+    def clear(self, sequence: int) -> bool:
+        """Whether nothing sent for batch `sequence` or an earlier one is in flight."""
+        return min(self._in_flight, default=sequence + 1) > sequence
 
     def sent(self, sequence: int) -> Callable[[], None]:
         """Note that something was sent for batch `sequence`; call the result when acknowledged."""
@@ -47,23 +47,3 @@ class CommitGate:
                 del self._in_flight[sequence]
 
         return done
-
-    def advance(
-        self, sequence: int, positions: Mapping[tuple[str, int], int], pending: int | None
-    ) -> Positions:
-        """Positions that have become safe; captures `positions` of `sequence` for the next call.
-
-        Parameters
-        ----------
-        pending : int or None
-            Oldest apply sequence that some user's snapshot still has to tell.
-        """
-        safe: Positions = {}
-        if self._captured is not None:
-            captured, held = self._captured
-            oldest = min(self._in_flight, default=captured + 1)
-            if oldest <= captured or (pending is not None and pending <= captured):
-                return safe
-            safe = held
-        self._captured = (sequence, dict(positions))
-        return safe

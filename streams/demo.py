@@ -89,6 +89,7 @@ def run_demo(
         worker_url = f"http://{settings.worker.host}:{settings.worker.port or free_port()}"
         gateway_url = f"http://{settings.gateway.host}:{settings.gateway.port or free_port()}"
         environ = {
+            "REELFLOW_WORKER_STATE_DIR": str(folder / "state"),
             "REELFLOW_KAFKA_BOOTSTRAP": kafka.bootstrap,
             "REELFLOW_WORKER_PORT": worker_url.rsplit(":", 1)[1],
             "REELFLOW_GATEWAY_PORT": gateway_url.rsplit(":", 1)[1],

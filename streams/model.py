@@ -5,7 +5,10 @@ Everything here is the fold of the whole log; nothing here belongs to a partitio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import numpy as np
 from msgspec import Struct
@@ -17,10 +20,12 @@ from learners.drift import DriftMonitor
 from learners.evaluation import PrequentialBoard, rank_of
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
+from learners.state import digest_arrays, digest_texts, pack_strings, taken, unpack_strings
 from learners.tags import TagChain
 from learners.transitions import Transitions
+from schemas.errors import StateError
 from schemas.interning import Interner
-from schemas.learner import Contexts, Interactions, Learner
+from schemas.learner import Arrays, Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
 from schemas.runs import Float32, Int32
 from schemas.settings import LearnerSettings, RankerSettings
@@ -64,6 +69,8 @@ class Model:
     """
 
     def __init__(self, learner: LearnerSettings, ranker: RankerSettings) -> None:
+        self.lineage = uuid4().hex
+        """Born with an empty model: slots of two lineages have nothing to do with each other."""
         self.items = Interner(capacity=learner.max_items)
         self.users = Interner(capacity=learner.max_users)
         self.catalogue = Catalogue(self.items)
@@ -161,12 +168,91 @@ class Model:
         """Take in catalogue facts."""
         self.tags.set_item_tags(self.catalogue.put(item), item.tags)
 
+    def withdraw(self, item_id: str) -> None:
+        """Withdraw an item."""
+        self.catalogue.withdraw(item_id)
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def capture(self) -> Callable[[], Arrays]:
+        """Copy the state now; the result puts the copies together as named arrays, on any thread.
+
+        Not part of it: the board and the drift monitor, which only report.
+        """
+        copies = {learner.name: learner.snapshot() for learner in self._learners()}
+        names = {"items": list(self.items.ids), "users": list(self.users.ids)}
+        facts = self.catalogue.capture()
+        random = json.dumps(self._rng.bit_generator.state).encode()
+
+        def together() -> Arrays:
+            arrays: Arrays = {
+                f"{name}.{key}": array for name, found in copies.items() for key, array in found.items()
+            }
+            for name, ids in names.items():
+                arrays[f"names.{name}"], arrays[f"names.{name}_ends"] = pack_strings(ids)
+            arrays |= {f"catalogue.{key}": array for key, array in facts().items()}
+            arrays["random"] = np.frombuffer(random, dtype=np.uint8)
+            return arrays
+
+        return together
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]], lineage: str) -> None:
+        """Become what `capture` described; the model must be new.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing or damaged, or were made with other settings.
+        """
+        letters, ends = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int64)
+        for name, interner in (("items", self.items), ("users", self.users)):
+            ids = unpack_strings(
+                taken(arrays, f"names.{name}", letters), taken(arrays, f"names.{name}_ends", ends)
+            )
+            if len(ids) > interner.capacity:
+                raise StateError(
+                    f"the state names {len(ids)} {name}, learner.max_{name} allows {interner.capacity}"
+                )
+            interner.get_many(ids)
+        for learner in self._learners():
+            own = _below(arrays, learner.name)
+            if own or learner is not self.markov:  # the baseline may have been off
+                learner.restore(own)
+        self.catalogue.restore(_below(arrays, "catalogue"))
+        try:
+            self._rng.bit_generator.state = json.loads(taken(arrays, "random", letters).tobytes())
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateError(f"'random' is damaged: {error}") from None
+        self.lineage = lineage
+
+    def digest(self) -> str:
+        """Hash of what was learned, by slot: equal for the same batches in the same order.
+
+        Slots are given out in that order too, and the names by slot are part of it.
+        """
+        parts = [digest_texts(self.items.ids), digest_texts(self.users.ids)]
+        parts += [learner.digest() for learner in self._learners()]
+        parts += [digest_arrays(self.catalogue.capture()()), repr(self._rng.bit_generator.state)]
+        return digest_texts(parts)
+
+    def _learners(self) -> list[Any]:
+        """Every learner with state; the gate has no predict of its own."""
+        found: list[Any] = [*self._counters, self.gate]
+        return found if self.embeddings is None else [*found, self.embeddings]
+
     def popular(self, limit: int, withdrawn: Bools) -> tuple[Int32, Float32]:
         """The most popular available items and their shares."""
         items = self.popularity.top(limit + int(withdrawn.sum()), POPULARITY_HALF_LIFE)
         items = items[items >= 0]
         items = items[~withdrawn[items]][:limit]
         return items, self.popularity.shares(POPULARITY_HALF_LIFE)[items]
+
+
+def _below(arrays: Mapping[str, NDArray[np.generic]], name: str) -> Arrays:
+    """Arrays called ``name.key``, by key."""
+    return {
+        key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")
+    }
 
 
 def _is_chosen(i: int, n: int, most: int) -> bool:

@@ -39,13 +39,19 @@ class Child:
     """A `reelflow` subcommand as a child process with its output in a log file."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environ: Mapping[str, str] | None = None,
+        module: str = "streams.cli",
     ) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

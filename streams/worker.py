@@ -6,11 +6,14 @@ Learner thread: everything that learns, ranks and produces.
 
 from __future__ import annotations
 
+import asyncio
 import gc
-import os
+import hashlib
+import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import msgspec
 import structlog
 from faust.types import TP, StreamT
 from mode import Service
@@ -24,13 +27,19 @@ from serving.metrics import WorkerMetrics
 
 from .answers import Answers
 from .batch_topic import BatchOptions, PartitionStart, batch_topic
-from .context import confluent_config
+from .checkpoint.epochs import Tenure, claim
+from .checkpoint.owners import Owner
+from .checkpoint.store import open_store
+from .context import confluent_config, state_url
 from .core import WorkerCore
+from .device import use_half_the_cores
 from .faust_app import ReelflowApp, build_app, run_app
+from .keeper import Keeper
 from .learner_thread import LearnerThread
+from .recovery import recover
 from .sinks import KafkaSink
 from .topics import has_records, partition_counts
-from .transport import commit
+from .transport import Consumer, commit
 from .warm_up import warm_up
 from .worker_port import WorkerPort
 
@@ -38,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 COMMIT_EVERY_S = 1.0
 WATCH_EVERY_S = 1.0
+BROKER_AWAY_S = 5.0
 DRAIN_S = 20.0
 ASSIGN_TIMEOUT_S = 60.0
 
@@ -53,10 +63,12 @@ class NotAloneError(ReelflowError):
 class WorkerService(Service):
     """Runs the learner thread, the HTTP port, commits and the watchdog beside Faust."""
 
-    def __init__(self, settings: Settings, core: WorkerCore, **kwargs: Any) -> None:
+    def __init__(self, settings: Settings, core: WorkerCore, tenure: Tenure, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.core = core
         self._settings = settings
+        self._tenure = tenure
+        self._keeper: Keeper | None = None
         self._app: ReelflowApp | None = None
         self._held: set[int] = set()
         self._was_alone = False
@@ -77,9 +89,27 @@ class WorkerService(Service):
         app.on_before_shutdown.connect(self._drain, weak=False)
 
     async def on_start(self) -> None:
-        """Thread first, then the port; everything alive so far is left out of collections."""
-        self.thread.start()
+        """The port, then the state, then the thread; only then does the consumer start.
+
+        Everything alive by then is left out of collections.
+        """
         await self._port.start()
+        keeper = Keeper(
+            self._tenure,
+            interval_s=self._settings.worker.checkpoint_interval_s,
+            kept=self._settings.worker.checkpoints_kept,
+            metrics=self.core.metrics,
+            on_failure=self._on_thread_failure,
+        )
+        keeper.start()  # a long recovery must not look like a dead owner
+        self._keeper = keeper
+        recovered = await asyncio.to_thread(recover, self.core, self._tenure, self._settings.kafka)
+        if recovered.n_lost:
+            log.error("events_lost", n_lost=recovered.n_lost)
+            self.core.metrics.lost_events.inc(recovered.n_lost)
+        log.info("recovered", epoch=self._tenure.epoch, **msgspec.structs.asdict(recovered))
+        self.core.keep(keeper, self._tenure.epoch)
+        self.thread.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -87,6 +117,8 @@ class WorkerService(Service):
     async def on_stop(self) -> None:
         """Close the port; the drain has been before."""
         await self._port.stop()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.end)
 
     # -- partitions -----------------------------------------------------------------------------
 
@@ -139,6 +171,7 @@ class WorkerService(Service):
         while not self.should_stop:
             await self.sleep(COMMIT_EVERY_S)
             self.core.metrics.queue_runs.set(self.thread.waiting)
+            self._watch_broker()
             if self.thread.alive:
                 await self._commit()
 
@@ -154,6 +187,17 @@ class WorkerService(Service):
                     )
                 )
 
+    def _watch_broker(self) -> None:
+        """Not ready while no broker answers; nothing else changes, and it passes by itself."""
+        consumer = None if self._app is None else self._app.consumer
+        if not isinstance(consumer, Consumer) or not self.thread.alive:
+            return
+        silent_s = consumer.broker_silent_s()
+        away = silent_s > BROKER_AWAY_S
+        if away != bool(self.core.not_ready_because):
+            log.warning("broker_away" if away else "broker_back", silent_s=round(silent_s, 1))
+        self.core.not_ready_because = "no broker answers" if away else ""
+
     async def _commit(self) -> None:
         app = self._app
         if app is None:
@@ -162,7 +206,7 @@ class WorkerService(Service):
 
         def read() -> dict[tuple[str, int], int]:
             for tp, end in ends.items():
-                self.core.see_end(tp.topic, tp.partition, end)
+                self.core.held.see_end(tp.topic, tp.partition, end)
             return self.core.safe_positions()
 
         try:
@@ -198,32 +242,39 @@ class WorkerService(Service):
             }
             if safe:
                 await commit(app, safe)
-        log.info("drained", events_learned=self.core.n_learned, snapshots=self.core.publisher.n_snapshots)
+        log.info(
+            "drained",
+            events_learned=self.core.held.counts().applied,
+            snapshots=self.core.publisher.n_snapshots,
+        )
 
     def _on_thread_failure(self, error: BaseException) -> None:
         if self._app is not None:
             self._app.crash_from_thread(error)
 
 
-def run_worker(settings: Settings) -> NoReturn:
-    """Check the topics, compile, and run until a signal; see `run_app` for how it ends.
+def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
+    """Check the topics, claim the state, compile, and run until a signal; see `run_app` for how it ends.
 
     Raises
     ------
     TopicError
         Topics are missing, or have another number of partitions than kafka.partitions.
+    StateError
+        Another process is the writer of this model.
     """
     _check_topics(settings)
     published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
+    tenure = claim_state(settings, "worker", take_over=take_over)
     if settings.learner.embeddings:
-        _use_half_the_cores()
+        use_half_the_cores()
     log.info("warming_up")
     log.info("warmed_up", seconds=round(warm_up(settings), 2))
     registry = CollectorRegistry()
     sink = KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression)
     core = WorkerCore(settings, sink, WorkerMetrics(registry), published_before=published_before)
-    service = WorkerService(settings, core)
-    app = build_app(settings, services=[service])
+    service = WorkerService(settings, core, tenure)
+    app = build_app(settings, services=[service], consumer_group_instance_id=instance_id(settings))
     service.bind(app)
     options = BatchOptions(
         max_records=settings.worker.max_run_records,
@@ -237,6 +288,28 @@ def run_worker(settings: Settings) -> NoReturn:
     _read(app, core.names.catalogue, options, service.thread)
     log.info("worker_starting", model=settings.worker.model_name, device=core.model.device, group=app.conf.id)
     run_app(app)
+
+
+def instance_id(settings: Settings) -> str:
+    """Static member of the group: a worker started again on the same state goes on at once.
+
+    One with another state directory is another member, and finds out that it is not alone.
+    """
+    place = f"{state_url(settings)}\n{state_folder(settings, 'worker')}"
+    return settings.worker.instance_id or f"reelflow-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+
+
+def state_folder(settings: Settings, role: str) -> str:
+    """Folder of a role's state in the store: of one prefix, role and model there is one writer."""
+    return f"{settings.kafka.prefix}/{role}/{settings.worker.model_name}"
+
+
+def claim_state(settings: Settings, role: str, *, take_over: bool) -> Tenure:
+    """Become the writer of this role's state."""
+    store = open_store(state_url(settings)).sub(state_folder(settings, role))
+    tenure = claim(store, owner=Owner.here(role), take_over=take_over, now_s=time.time)
+    log.info("state_claimed", epoch=tenure.epoch, store=state_url(settings))
+    return tenure
 
 
 def _read(app: ReelflowApp, topic: str, options: BatchOptions, thread: LearnerThread) -> None:
@@ -258,10 +331,3 @@ def _check_topics(settings: Settings) -> None:
     ]
     if problems:
         raise TopicError("; ".join(problems) + "; create topics with `reelflow topics create`")
-
-
-def _use_half_the_cores() -> None:
-    """One more thread than that would fight with the event loop and the producer."""
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))

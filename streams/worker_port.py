@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 MAX_LIMIT = 500
 MAX_IDS = 500
 MAX_STEPS = 10
+DIGEST_TIMEOUT_S = 60.0
 
 
 class WorkerPort:
@@ -53,6 +54,7 @@ class WorkerPort:
                 web.get("/version", self._version),
                 web.get("/metrics", self._metrics),
                 web.get("/stats", self._stats),
+                web.get("/digest", self._digest),
                 web.get("/users/{user_id}", self._user),
                 web.get("/items", self._items),
                 web.get("/items/{item_id}/similar", self._similar),
@@ -97,6 +99,9 @@ class WorkerPort:
 
     async def _stats(self, _: web.Request) -> web.Response:
         return _json(await self._thread.ask(self._answers.stats))
+
+    async def _digest(self, _: web.Request) -> web.Response:
+        return _json(await self._thread.ask(self._answers.digest, DIGEST_TIMEOUT_S))
 
     async def _user(self, request: web.Request) -> web.Response:
         user_id = request.match_info["user_id"]

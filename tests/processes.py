@@ -42,24 +42,40 @@ class RunningWorker:
             time.sleep(0.05)
 
 
-@contextmanager
-def running_worker(
-    bootstrap: str, prefix: str, partitions: int, folder: Path, **environ: str
-) -> Iterator[RunningWorker]:
-    """Start `reelflow worker`, wait until it is ready, stop it at the end."""
+def start_worker(
+    bootstrap: str,
+    prefix: str,
+    partitions: int,
+    folder: Path,
+    role: str = "worker",
+    module: str = "streams.cli",
+    **environ: str,
+) -> RunningWorker:
+    """Start a worker (or another role with its port) and do not wait for it; the caller ends it."""
     port = free_port()
     settings = {
         "REELFLOW_KAFKA_BOOTSTRAP": bootstrap,
         "REELFLOW_KAFKA_PREFIX": prefix,
         "REELFLOW_KAFKA_PARTITIONS": str(partitions),
         "REELFLOW_WORKER_PORT": str(port),
+        "REELFLOW_WORKER_STATE_DIR": str(folder / "state"),
         **environ,
     }
-    log = folder / f"worker-{uuid4().hex[:6]}.log"
-    with Child("worker", ["worker"], log=log, environ=settings) as child:
-        url = f"http://127.0.0.1:{port}"
-        child.wait_ready(f"{url}/health/ready", READY_S)
-        yield RunningWorker(child, url, settings)
+    log = folder / f"{role}-{uuid4().hex[:6]}.log"
+    return RunningWorker(
+        Child(role, [role], log=log, environ=settings, module=module), f"http://127.0.0.1:{port}", settings
+    )
+
+
+@contextmanager
+def running_worker(
+    bootstrap: str, prefix: str, partitions: int, folder: Path, **environ: str
+) -> Iterator[RunningWorker]:
+    """Start `reelflow worker`, wait until it is ready, stop it at the end."""
+    worker = start_worker(bootstrap, prefix, partitions, folder, **environ)
+    with worker.child:
+        worker.child.wait_ready(f"{worker.url}/health/ready", READY_S)
+        yield worker
 
 
 @contextmanager

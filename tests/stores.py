@@ -155,6 +155,16 @@ class FaultyStore:
             raise disk.failure(f"append {path}")
         return FaultyAppender(disk, path)
 
+    def sync(self, name: str) -> None:
+        path, disk = self._folder + name, self.disk
+        how = disk.step(f"sync {path}")
+        if how == "half":
+            raise disk.failure(f"sync {path}")
+        disk.synced.pop(path, None)
+        disk.absent.discard(path)
+        if how is not None:
+            raise disk.failure(f"sync {path}")
+
     def sub(self, folder: str) -> FaultyStore:
         return FaultyStore(self.disk, f"{self._folder}{folder}/", blocking=self.blocking)
 

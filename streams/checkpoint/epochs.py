@@ -105,6 +105,9 @@ def claim(
         history = History(store)
         base = history.newest()
         end = end_of(history, base, holder, journalled=journalled)
+        # A writer that was killed before its sync returned leaves entries that can be read and that a
+        # power loss would take away: what is taken over must not go before what is built on it.
+        history.sync(after=0 if base is None else base.sequence)
         name = None if base is None else base.name
         begin(store, epoch, history, base=name, end=end, journalled=journalled)
         tenure = Tenure(store, epoch, base, end, now_s)

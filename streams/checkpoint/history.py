@@ -225,6 +225,14 @@ class History:
         """All checkpoints that verify, one in memory at a time."""
         return self._verified(self.names())
 
+    def sync(self, *, after: int) -> None:
+        """Return when all segments with entries after a sequence are durable."""
+        for stretch in self.stretches:
+            if stretch.upto > after:
+                for segment in segments(self._store, stretch.epoch):
+                    for blob in segment.blobs:
+                        self._store.sync(blob)
+
     def entries(self, *, after: int, upto: int | None = None) -> Iterator[JournalEntry]:
         """Journal entries with ``after < sequence <= upto``, across epochs, in order.
 

@@ -95,6 +95,20 @@ class LocalStore:
                 raise
         return LocalAppender(path, descriptor)
 
+    def sync(self, name: str) -> None:
+        """See `Store.sync`."""
+        path = self._root / name
+        with _told(path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            _sync_folder(path.parent)
+
     def sub(self, folder: str) -> LocalStore:
         """See `Store.sub`."""
         return LocalStore(self._root / folder, self._temporary)

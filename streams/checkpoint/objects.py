@@ -89,6 +89,9 @@ class ObjectStore:
         """See `Store.append`; one object a sync."""
         return ObjectAppender(self, name)
 
+    def sync(self, name: str) -> None:
+        """See `Store.sync`; an object that is there is durable."""
+
     def sub(self, folder: str) -> ObjectStore:
         """See `Store.sub`."""
         return ObjectStore(self._fs, self._path(folder))

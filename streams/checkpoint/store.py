@@ -83,6 +83,9 @@ class Store(Protocol):
             There is a blob of that name.
         """
 
+    def sync(self, name: str) -> None:
+        """Return when a blob that another process may have left unsynced is durable; nothing without it."""
+
     def sub(self, folder: str) -> Store:
         """The same store seen from a folder."""
 

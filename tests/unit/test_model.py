@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from schemas.errors import StateError
 from schemas.learner import Interactions
 from schemas.records import Item
 from schemas.settings import LearnerSettings, RankerSettings
 from streams.model import MICRO_BATCH, MOST_SCORED, MOST_STEPPED, WATCH, Model, _is_chosen, rows_of
+from tests.learner_data import contexts_of
 
 
 def batch_of(n: int, n_items: int = 50, seed: int = 0) -> Interactions:
@@ -101,3 +103,32 @@ def test_rows_of_keeps_all_columns_together() -> None:
     part = rows_of(batch, np.array([4, 1]))
     assert part.items.tolist() == batch.items[[4, 1]].tolist()
     assert len(part) == 2
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_what_follows_a_cut_depends_on_nothing_else(*, embeddings: bool) -> None:
+    """Restored and gone on is the same as gone on, bit by bit, whatever was ranked in between."""
+    model = model_of(embeddings=embeddings)
+    withdrawn = np.zeros(50, np.bool_)
+    for seed in range(3):
+        model.learn(batch_of(700, seed=seed), withdrawn)
+    capture = model.capture()
+    model.ranker.settle()
+    restored = Model(LearnerSettings(embeddings=embeddings, dim=8, device="cpu", history=8), RankerSettings())
+    restored.restore(capture(), model.lineage)
+    assert restored.digest() == model.digest()
+    assert restored.lineage == model.lineage
+    contexts = contexts_of(batch_of(40, seed=9))
+    for seed in range(3, 6):
+        model.learn(batch_of(700, seed=seed), withdrawn)
+        model.ranker.rank(contexts, contexts.history, withdrawn)  # publishing goes on in one of them only
+        restored.learn(batch_of(700, seed=seed), withdrawn)
+    assert restored.digest() == model.digest()
+    assert restored.catalogue.describe(["v1"]) == model.catalogue.describe(["v1"])
+
+
+def test_a_state_of_more_items_than_allowed_is_refused() -> None:
+    model = model_of(embeddings=False)
+    small = Model(LearnerSettings(embeddings=False, max_items=10), RankerSettings())
+    with pytest.raises(StateError, match=r"learner\.max_items"):
+        small.restore(model.capture()(), model.lineage)

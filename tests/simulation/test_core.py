@@ -1,7 +1,6 @@
-"""The worker's core over an in-memory log, killed anywhere: nothing lost, nothing learned or told twice.
+"""The worker's core over an in-memory log without a keeper: starts, odd clocks, odd letters, fairness.
 
-A crash loses the core and what its sink had not acknowledged; the log, the committed offsets and
-the acknowledged messages stay. A restart reads the log from its beginning.
+Crashes are in test_protocol.py.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event
@@ -127,7 +124,6 @@ class Incarnation:
             )
             assert lost == 0
             assert self.core.position(self.core.names.behaviour, place) == world.first
-        self.commit()
 
     def read(self, place: int, n: int) -> None:
         start = self.core.partitions[place].next_offset
@@ -143,76 +139,12 @@ class Incarnation:
             )  # fmt: skip
             self.core.apply([run])
 
-    def commit(self) -> None:
-        for (_, place), offset in self.core.safe_positions().items():
-            before = self.world.committed[place]
-            assert before is None or offset >= before
-            self.world.committed[place] = offset
-
-
-def finish(life: Incarnation) -> None:
-    for place in life.world.log:
-        life.read(place, 1_000_000)
-    life.core.close()
-    life.commit()
-
-
-def digests(core: WorkerCore) -> list[str]:
-    return [part.state.digest(core.model.items.ids) for part in core.partitions.values()]
-
-
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(["read", "read", "tick", "tick", "crash", "commit", "slow"]),
-        st.integers(0, PARTITIONS - 1),
-        st.integers(1, 40),
-    ),
-    max_size=60,
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(0, 10_000), st.sampled_from([0, 0, 1_000]), steps)
-def test_any_crash_leaves_what_an_undisturbed_run_leaves(
-    seed: int, first: int, script: list[tuple[str, int, int]]
-) -> None:
-    world = World(seed, 150, first)
-    life = Incarnation(world)
-    for step, place, n in script:
-        world.now_ms += 300
-        if step == "read":
-            life.read(place, n)
-        elif step == "tick":
-            life.core.tick()
-        elif step == "commit":
-            life.commit()
-        elif step == "slow":
-            life.sink.at_once = n % 3
-        else:
-            life = Incarnation(world)
-    world.now_ms += 10_000
-    life.sink.at_once = 1_000_000
-    finish(life)
-    undisturbed = World(seed, 150, first)
-    other = Incarnation(undisturbed)
-    undisturbed.now_ms = world.now_ms
-    finish(other)
-    assert digests(life.core) == digests(other.core)
-    assert (life.core.n_learned, life.core.n_duplicates) == (other.core.n_learned, other.core.n_duplicates)
-    assert set(world.letters) == set(undisturbed.letters)
-    assert {user: told[-1] for user, told in world.told.items()} == {
-        user: told[-1] for user, told in undisturbed.told.items()
-    }
-    for told in world.told.values():
-        offsets = [offset for offset, _ in told]
-        assert offsets == sorted(offsets)
-    assert world.committed == {place: first + len(log) for place, log in world.log.items()}
-
 
 def test_an_idle_partition_emptied_by_retention_is_ready_at_once() -> None:
     world = World(0, 0, first=5_000)
     world.committed = dict.fromkeys(world.log, 5_000)
     life = Incarnation(world)
+    life.core.not_ready_because = ""
     life.core.tick()
     assert life.core.ready
     assert life.core.lag_records() == 0

@@ -1,0 +1,17 @@
+"""How many threads torch may have beside everything else that runs in a worker."""
+
+from __future__ import annotations
+
+import os
+
+
+def use_half_the_cores() -> int:
+    """Give torch half the cores; more would fight with the event loop and the producer.
+
+    Returns the number of threads. Sums depend on it: folding again takes the same number.
+    """
+    import torch
+
+    n = max(1, (os.cpu_count() or 2) // 2)
+    torch.set_num_threads(n)
+    return n

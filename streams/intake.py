@@ -1,0 +1,159 @@
+"""Runs in, interactions out: decode, dead-letter, fold user state, mark who is owed a list."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+
+from learners.user_state import ALREADY_APPLIED, DUPLICATE, FUTURE, LATE, WRONG_PARTITION
+from schemas.checks import decode_item, withdrawn_item_id
+from schemas.deadletters import Reason, Rejected, Stage
+from schemas.decoding import decode_events, rejected_at
+from schemas.errors import ContractError
+from schemas.interning import Interner
+from schemas.learner import Interactions
+from schemas.records import Item
+from schemas.runs import EventBatch, Int8, Int32, RecordRun
+from schemas.settings import Settings
+from serving.metrics import WorkerMetrics
+
+from .letters import LetterWriter
+from .partition import Holdings, Partition
+
+FOLD_REASONS: Final[dict[int, tuple[Reason, str]]] = {
+    LATE: ("late", "behind the partition's watermark by more than worker.lateness_ms"),
+    FUTURE: ("future", "ahead of the broker's clock by more than worker.future_skew_ms"),
+    WRONG_PARTITION: (
+        "wrong_partition",
+        "murmur2 of the key names another partition; set the producer's partitioner",
+    ),
+}
+
+
+class Names(Protocol):
+    """What intake needs of a model: its names, and a place for catalogue facts."""
+
+    @property
+    def items(self) -> Interner:
+        """Item slots."""
+
+    @property
+    def users(self) -> Interner:
+        """Model user slots."""
+
+    def put_item(self, item: Item) -> None:
+        """Take in catalogue facts."""
+
+    def withdraw(self, item_id: str) -> None:
+        """Withdraw an item."""
+
+
+class Intake:
+    """Folds runs into what is held.
+
+    Parameters
+    ----------
+    settings : Settings
+    model : Names
+    held : Holdings
+    letters : LetterWriter or None
+        None only counts what another role buries.
+    metrics : WorkerMetrics
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: Names,
+        held: Holdings,
+        letters: LetterWriter | None,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._model = model
+        self._held = held
+        self._letters = letters
+        self._metrics = metrics
+        self._hash_key = int(settings.worker.hash_key, 16)
+        self._sequence = 0
+
+    def fold(self, run: RecordRun, sequence: int) -> Interactions | None:
+        """Apply a run of behaviour events as part of batch `sequence`; None when nothing was applied."""
+        part = self._held.partitions[run.partition]
+        self._sequence = sequence
+        with self._metrics.stage("decode"):
+            batch = decode_events(
+                run, users=part.state.users, items=self._model.items, hash_key=self._hash_key
+            )
+        for rejected in batch.rejected:
+            self._bury(part, run, rejected, "decode")
+        with self._metrics.stage("fold"):
+            folded = part.state.fold(batch)
+        n_applied = len(folded.rows)
+        part.counts.applied += n_applied
+        self._metrics.applied.inc(n_applied)
+        if n_applied < len(batch):
+            self._account(part, run, batch, folded.status)
+        if not n_applied:
+            return None
+        part.last_broker_ts_ms = int(run.timestamps_ms[-1])
+        interactions = folded.interactions
+        if self._letters is not None:
+            rows, users = folded.rows, interactions.users
+            live = batch.offsets[rows] >= part.live_from
+            part.outbox.touch(users[live], batch.broker_ts_ms[rows][live], sequence)
+        interactions.users = self._model_users(part, interactions.users)
+        return interactions
+
+    def _model_users(self, part: Partition, users: Int32) -> Int32:
+        """Model user slots of local `users`; a user's row is named at their first event."""
+        n = len(part.state.users)
+        if n > len(part.model_users):
+            grown = np.full(max(n, 2 * len(part.model_users)), -1, dtype=np.int32)
+            grown[: len(part.model_users)] = part.model_users
+            part.model_users = grown
+        slots = part.model_users[users]
+        new = np.unique(users[slots < 0])
+        if len(new):
+            ids = part.state.users.ids
+            part.model_users[new] = self._model.users.get_many([ids[int(local)] for local in new])
+        return part.model_users[users]
+
+    def shelve(self, run: RecordRun, sequence: int) -> None:
+        """Take in a run of the catalogue, message by message: there are few, and each is its own."""
+        shelf = self._held.shelves[run.partition]
+        outcomes = self._metrics.catalogue_items
+        for index, (key, value) in enumerate(zip(run.keys, run.values, strict=True)):
+            try:
+                if value is None:
+                    self._model.withdraw(withdrawn_item_id(key))
+                    outcomes.labels("withdrawn").inc()
+                else:
+                    self._model.put_item(decode_item(value, key))
+                    outcomes.labels("taken").inc()
+            except ContractError as error:
+                outcomes.labels("dead_letter").inc()
+                if self._letters is not None and int(run.offsets[index]) >= shelf.live_from:
+                    self._metrics.dead_letters.labels("catalogue", error.reason).inc()
+                    self._letters.send(run, rejected_at(index, error), "decode", sequence)
+        shelf.next_offset = max(shelf.next_offset, run.next_offset)
+
+    def _account(self, part: Partition, run: RecordRun, batch: EventBatch, status: Int8) -> None:
+        """Count what was not applied, and bury what has a reason."""
+        n_duplicates = int(np.count_nonzero(status == DUPLICATE))
+        part.counts.duplicates += n_duplicates
+        self._metrics.events.labels("duplicate").inc(n_duplicates)
+        self._metrics.events.labels("already_applied").inc(int(np.count_nonzero(status == ALREADY_APPLIED)))
+        for code, (reason, message) in FOLD_REASONS.items():
+            for place in np.flatnonzero(status == code):
+                field = None if reason == "wrong_partition" else "ts_ms"
+                rejected = Rejected(index=int(batch.rows[place]), reason=reason, field=field, message=message)
+                self._bury(part, run, rejected, "fold")
+
+    def _bury(self, part: Partition, run: RecordRun, rejected: Rejected, stage: Stage) -> None:
+        part.counts.bury(rejected.reason)
+        self._metrics.events.labels("dead_letter").inc()
+        if self._letters is None or int(run.offsets[rejected.index]) < part.live_from:
+            return
+        self._metrics.dead_letters.labels("behaviour", rejected.reason).inc()
+        self._letters.send(run, rejected, stage, self._sequence)

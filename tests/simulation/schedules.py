@@ -1,0 +1,146 @@
+"""Seeded schedules of steps, crashes and damage over `tests.simulation.world`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import structlog
+
+from schemas.errors import FencedError, StateError, StoreError
+from tests.simulation.world import Crash, Life, World, verdict
+from tests.stores import HOWS, FaultyStore
+
+N_LOGS = 12
+MAX_STEPS = 26
+MAX_LIVES = 6
+
+
+class Schedule:
+    """One seed: reads, ticks, acknowledgements, commits, and what goes wrong between them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.number = seed % N_LOGS
+        self.store = FaultyStore()
+        self.world = World(self.number, self.store)
+        self.n_lives = 0
+
+    def fault(self, within: int, error: Callable[[str], BaseException], calls: int = 1) -> None:
+        """Let one of the next `within` calls of the store fail, before, after or half way."""
+        at = self.store.n_calls + self.random.randrange(1, within)
+        self.store.fail(at=at, how=self.random.choice(HOWS), error=error, calls=calls)
+
+    def no_fault(self) -> None:
+        """Let the store work."""
+        self.store.fail(at=0, error=Crash, calls=0)
+
+    def end(self) -> None:
+        """A life is over: the process was killed, or the power was lost."""
+        self.no_fault()
+        if self.random.random() < 0.5:
+            self.store.lose_power(self.random)
+
+    def live(self) -> Life:
+        """A new life; a store that fails while it begins takes it too."""
+        if self.n_lives < MAX_LIVES and self.random.random() < 0.2:
+            self.fault(8, Crash)
+        while True:
+            self.n_lives += 1
+            try:
+                return Life(self.world, self.n_lives)
+            except Crash:
+                self.end()
+
+    def run(self) -> list[str]:
+        """Everything that went wrong."""
+        life = self.live()
+        for _ in range(self.random.randrange(4, MAX_STEPS)):
+            self.world.now_s += self.random.choice([0.1, 0.6, 1.0])
+            try:
+                ended = self.step(life)
+            except (Crash, StoreError):
+                ended = True
+            unexpected = [error for error in life.failed if not isinstance(error, Crash)]
+            if unexpected:
+                return [f"a life ended with {unexpected[0]!r}"]
+            if ended or life.failed:
+                self.end()
+                if self.n_lives < MAX_LIVES:
+                    life = self.live()
+                    continue
+                life = Life(self.world, self.n_lives)
+                break
+        self.no_fault()
+        try:
+            life.finish()
+        except StoreError:  # a journal that failed before stays so
+            self.end()
+            life = Life(self.world, self.n_lives + 1)
+            life.finish()
+        return verdict(self.world, self.number, life)
+
+    def step(self, life: Life) -> bool:
+        """One step; True when the life is to end."""
+        kind = self.random.choice(
+            [*["read"] * 4, *["tick"] * 3, "slow", "commit", "fault", "full", "crash", "zombie"]
+        )
+        if kind == "read":
+            places = self.random.sample(sorted(self.world.log), self.random.choice([1, 1, 2]))
+            runs = [
+                life.run(place, self.random.randrange(1, 20), self.random.choice([0, 0, 0, 3]))
+                for place in places
+            ]
+            life.core.apply([run for run in runs if run is not None])
+        elif kind == "tick":
+            life.core.tick()
+        elif kind == "slow":
+            life.sink.at_once = self.random.choice([0, 1, 3, 1_000_000])
+        elif kind == "commit":
+            life.commit()
+        elif kind == "fault":
+            self.fault(12, Crash)
+        elif kind == "full":
+            self.fault(6, StoreError, calls=self.random.randrange(1, 6))
+        elif kind == "zombie":
+            return self.zombie(life)
+        return kind == "crash"
+
+    def zombie(self, life: Life) -> bool:
+        """Stopped for a while; another takes over, and the stopped one goes on."""
+        self.no_fault()
+        self.world.now_s += 60.0
+        self.n_lives += 1
+        other = Life(self.world, self.n_lives)
+        other.core.tick()
+        other.sink.flush(0.0)
+        life.sink.at_once = 1_000_000
+        try:
+            places = [place for place in sorted(self.world.log) if life.run(place, 5) is not None]
+            for place in places[:1]:
+                run = life.run(place, 5)
+                assert run is not None
+                life.core.apply([run])
+            for _ in range(3):
+                self.world.now_s += 2.0
+                life.core.tick()
+        except (FencedError, StoreError):
+            pass
+        life.failed = [error for error in life.failed if not isinstance(error, FencedError)]
+        return True
+
+
+def drop(*_: object) -> dict[str, object]:
+    """A processor that logs nothing: there are thousands of lives."""
+    raise structlog.DropEvent
+
+
+def failures_of(seed: int) -> list[str]:
+    """Problems of one seed; empty when all is well."""
+    try:
+        structlog.configure(processors=[drop])
+        return Schedule(seed).run()
+    except (StateError, StoreError, AssertionError) as error:
+        return [f"{type(error).__name__}: {error}"]
+    finally:
+        structlog.reset_defaults()

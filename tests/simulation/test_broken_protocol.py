@@ -1,0 +1,69 @@
+"""The protocol broken on purpose: the simulation must notice each way, or it would notice nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from learners.user_state import PartitionState
+from schemas.runs import EventBatch, RecordRun
+from streams import core as core_module
+from streams.checkpoint.epochs import Tenure
+from streams.core import WorkerCore
+from streams.keeper import Keeper
+from tests.simulation.schedules import failures_of
+
+ENOUGH = 400
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def commit_before_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """Offsets are committed as soon as they are applied."""
+    patch.setattr(WorkerCore, "safe_positions", lambda self: self.held.positions())
+
+
+def no_fencing(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether another one has taken over."""
+    patch.setattr(Tenure, "check", lambda self: None)
+
+
+def last_plus_one(patch: pytest.MonkeyPatch) -> None:
+    """The position is that of the last record plus one, not the consumer's."""
+
+    def cut(run: RecordRun, position: int) -> RecordRun:
+        if len(run):
+            run.next_offset = int(run.offsets[-1]) + 1
+        return original(run, position)
+
+    original = core_module.run_from
+    patch.setattr(core_module, "run_from", cut)
+
+
+def journal_not_synced(patch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the disk."""
+    patch.setattr(Keeper, "wait_durable", lambda self, sequence: None)
+
+
+def straddling_batch_not_cut(patch: pytest.MonkeyPatch) -> None:
+    """What was read before is applied again (dedup may hide it: then it is counted)."""
+
+    def fold(self: PartitionState, batch: EventBatch) -> object:
+        if len(batch):
+            self._clock[0] = min(int(self._clock[0]), int(batch.offsets[0]))
+        return original(self, batch)
+
+    original = PartitionState.fold
+    patch.setattr(PartitionState, "fold", fold)
+    patch.setattr(core_module, "run_from", lambda run, position: run)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [commit_before_checkpoint, no_fencing, last_plus_one, journal_not_synced, straddling_batch_not_cut],
+    ids=lambda break_it: break_it.__name__,
+)
+def test_a_broken_protocol_is_noticed(break_it: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_it(monkeypatch)
+    noticed = next((seed for seed in range(ENOUGH) if failures_of(seed)), None)
+    assert noticed is not None, f"{break_it.__name__} passes {ENOUGH} schedules"

@@ -1,0 +1,325 @@
+"""A world in memory for the commit protocol: a log with gaps, a broker that acknowledges late, a disk
+that forgets what was not synced, and lives of a worker that end anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from functools import cache
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from schemas.codec import encode_event, encode_item
+from schemas.errors import StateError
+from schemas.hashing import partition_of
+from schemas.records import Event, Item
+from schemas.runs import RecordRun
+from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
+from schemas.topics import topic_names
+from serving.metrics import WorkerMetrics
+from streams.audit import Digests, audit, digests_of, scratch_core
+from streams.checkpoint.epochs import Tenure, claim
+from streams.checkpoint.history import History
+from streams.checkpoint.journal import JournalEntry, JournalRun
+from streams.checkpoint.owners import Owner
+from streams.core import WorkerCore
+from streams.cut import restore
+from streams.keeper import Keeper
+from streams.log_reader import Place
+from streams.recovery import refold, starts_of
+from streams.sinks import Delivered, Headers
+from tests.stores import FaultyStore
+
+PARTITIONS = 2
+N_RECORDS = 90
+START_MS = 1_700_000_000_000
+SETTINGS = Settings(
+    kafka=KafkaSettings(partitions=PARTITIONS),
+    worker=WorkerSettings(dedup_window=1_024, refresh_interval_ms=500),
+    learner=LearnerSettings(embeddings=False, history=8, seen=8, transition_width=4),
+    ranker=RankerSettings(list_size=5),
+)
+NAMES = topic_names(SETTINGS.kafka.prefix)
+Record = tuple[int, bytes | None, bytes | None]
+Log = dict[Place, list[Record]]
+
+
+class Crash(BaseException):
+    """The process is gone; nothing after this line ran."""
+
+
+@cache
+def log_of(number: int) -> tuple[Log, dict[Place, int]]:
+    """Records (offset, key, value) by partition, with gaps as of compaction and transactions; and the ends.
+
+    Some events are sent twice, some messages are broken, and every log ends in a gap.
+    """
+    rng = np.random.default_rng(number)
+    log: Log = {(NAMES.behaviour, p): [] for p in range(PARTITIONS)}
+    log |= {(NAMES.catalogue, p): [] for p in range(PARTITIONS)}
+    ends = dict.fromkeys(log, 0)
+
+    def add(place: Place, key: bytes, value: bytes | None) -> None:
+        offset = ends[place] + (int(rng.integers(1, 4)) if rng.random() < 0.1 else 0)
+        log[place].append((offset, key, value))
+        ends[place] = offset + 1
+
+    for i in range(8):
+        item = Item(item_id=f"v{i}", tags=[f"t{i % 3}"])
+        place = (NAMES.catalogue, partition_of(item.item_id.encode(), PARTITIONS))
+        add(place, item.item_id.encode(), None if i == 5 else encode_item(item))
+    for i in range(N_RECORDS):
+        user = f"u{rng.integers(9)}"
+        place = (NAMES.behaviour, partition_of(user.encode(), PARTITIONS))
+        n = i - int(rng.integers(1, 5)) if rng.random() < 0.15 else i
+        event = Event(
+            event_id=f"e{n}", user_id=user, item_id=f"v{rng.integers(12)}", type="watch", ts_ms=START_MS + n
+        )
+        add(place, user.encode(), b"not json" if rng.random() < 0.1 else encode_event(event))
+    return log, {place: end + 2 for place, end in ends.items()}
+
+
+class MemoryLog:
+    """The log as `streams.log_reader.LogReader`."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def start(self, positions: Mapping[Place, int]) -> None:
+        """Nothing to prepare."""
+
+    def begins(self, topic: str, partition: int) -> int:
+        """Nothing was removed."""
+        return 0
+
+    def read(self, topic: str, partition: int, first: int, next_offset: int) -> RecordRun:
+        """The records of a range."""
+        place = (topic, partition)
+        return run_of_records(
+            place, [r for r in self._log[place] if first <= r[0] < next_offset], next_offset
+        )
+
+
+def run_of_records(place: Place, records: Sequence[Record], next_offset: int) -> RecordRun:
+    """A run as the transport hands it over."""
+    return RecordRun(
+        topic=place[0],
+        partition=place[1],
+        keys=[key for _, key, _ in records],
+        values=[value for _, _, value in records],
+        offsets=np.array([offset for offset, _, _ in records], dtype=np.int64),
+        timestamps_ms=np.array([START_MS + offset for offset, _, _ in records], dtype=np.int64),
+        next_offset=next_offset,
+    )
+
+
+class Inline(Executor):
+    """Runs at once, on the caller's thread."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run now; a crash is not caught."""
+        future: Future[Any] = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+class Broker:
+    """What the broker has: letters, lists, committed offsets; it outlives every life."""
+
+    def __init__(self) -> None:
+        self.letters: set[tuple[str, int, int]] = set()
+        self.told: dict[str, list[tuple[int, str]]] = {}
+        self.newest_model = (0, 0)
+        self.committed: dict[Place, int] = {}
+        self.problems: list[str] = []
+
+
+class LateSink:
+    """Acknowledges at `poll`, all or the first few; a crash drops the rest."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._waiting: list[tuple[str, list[Any], list[Any], Sequence[Headers] | None, Delivered]] = []
+        self.at_once = 1_000_000
+
+    def send(
+        self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None], delivered: Delivered,
+        *, partition: int | None = None, headers: Sequence[Headers] | None = None,
+    ) -> None:  # fmt: skip
+        """Wait for the next poll."""
+        self._waiting.append((topic, list(keys), list(values), headers, delivered))
+
+    def poll(self) -> None:
+        """Deliver the first few."""
+        ready, self._waiting = self._waiting[: self.at_once], self._waiting[self.at_once :]
+        for topic, keys, values, headers, delivered in ready:
+            if topic.endswith(".dlq"):
+                assert headers is not None
+                fields = {name: value.decode() for name, value in headers[0]}
+                self._broker.letters.add(
+                    (
+                        fields["reelflow_topic"],
+                        int(fields["reelflow_partition"]),
+                        int(fields["reelflow_offset"]),
+                    )
+                )
+            else:
+                for key, value in zip(keys, values, strict=True):
+                    self._list(key.decode(), json.loads(value))
+            delivered(len(keys), 0)
+
+    def _list(self, user: str, snapshot: dict[str, Any]) -> None:
+        knows, model = snapshot["knows"], snapshot["model"]
+        told = self._broker.told.setdefault(user, [])
+        if told and knows["offset"] < told[-1][0]:
+            self._broker.problems.append(f"{user}: knows.offset fell from {told[-1][0]} to {knows['offset']}")
+        told.append((knows["offset"], knows["event_id"]))
+        made_by = (model["epoch"], model["sequence"])
+        if made_by < self._broker.newest_model:
+            self._broker.problems.append(f"a list of model {made_by} after {self._broker.newest_model}")
+        self._broker.newest_model = max(self._broker.newest_model, made_by)
+
+    def flush(self, timeout_s: float) -> int:
+        """Deliver everything."""
+        self.at_once = 1_000_000
+        self.poll()
+        return 0
+
+
+class World:
+    """Log, broker, store and time."""
+
+    def __init__(self, number: int, store: FaultyStore) -> None:
+        self.log, self.ends = log_of(number)
+        self.reader = MemoryLog(self.log)
+        self.store = store
+        self.broker = Broker()
+        self.now_s = float(START_MS // 1000)
+
+    def clock(self) -> float:
+        """Seconds since 1970; also the monotonic clock."""
+        return self.now_s
+
+
+class Life:
+    """One life of a worker, from claim to crash."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        owner = Owner(host=f"host-{number}", pid=number, started="", role="worker")
+        self.tenure: Tenure = claim(world.store, owner=owner, take_over=True, now_s=world.clock)
+        self.sink = LateSink(world.broker)
+        metrics = WorkerMetrics(CollectorRegistry())
+        self.core = WorkerCore(SETTINGS, self.sink, metrics, clock=world.clock)
+        base = self.tenure.base
+        if base is not None:
+            restore(self.core, base.sequence, base.meta, base.units)
+        entries = list(self.tenure.tail())
+        world.reader.start(starts_of(entries))
+        refold(self.core, entries, world.reader)
+        for part in self.core.partitions.values():
+            part.end_at_start = part.next_offset
+        self.failed: list[BaseException] = []
+        self.keeper = Keeper(
+            self.tenure,
+            interval_s=2.0,
+            kept=2,
+            metrics=metrics,
+            on_failure=self.failed.append,
+            monotonic=world.clock,
+            writer=Inline(),
+        )
+        self.core.keep(self.keeper, self.tenure.epoch)
+        if self.core.sequence < world.broker.newest_model[1]:
+            world.broker.problems.append(
+                f"lists of model {world.broker.newest_model} were published; recovered {self.core.sequence}"
+            )
+        for place in world.log:
+            position = self.core.position(*place)
+            self.core.assign(
+                *place,
+                start=0 if position is None else position,
+                committed=world.broker.committed.get(place),
+                end=world.ends[place],
+            )
+
+    def run(self, place: Place, n: int, back: int = 0) -> RecordRun | None:
+        """The next `n` records of a partition, and `back` ones that were read before."""
+        position = self.core.position(*place)
+        assert position is not None
+        records = self.world.log[place]
+        first = next((i for i, (offset, _, _) in enumerate(records) if offset >= position), len(records))
+        chosen = records[max(0, first - back) : first + n]
+        at_end = first + n >= len(records)
+        next_offset = self.world.ends[place] if at_end else records[first + n][0]
+        return run_of_records(place, chosen, next_offset) if next_offset > position else None
+
+    def commit(self) -> None:
+        """As the worker does every second."""
+        for place, offset in self.core.safe_positions().items():
+            if offset < self.world.broker.committed.get(place, 0):
+                self.world.broker.problems.append(f"committed offset of {place} fell")
+            self.world.broker.committed[place] = offset
+
+    def finish(self) -> None:
+        """Read everything and drain."""
+        self.sink.at_once = 1_000_000
+        for place in self.world.log:
+            if (run := self.run(place, 1_000_000)) is not None:
+                self.core.apply([run])
+        self.world.now_s += 10.0
+        self.core.tick()
+        self.core.close()
+        self.commit()
+
+
+@cache
+def reference(number: int) -> Digests:
+    """What an undisturbed fold of the log gives; its model depends on the order, so only the rest counts."""
+    log, ends = log_of(number)
+    core = scratch_core(SETTINGS)
+    for sequence, place in enumerate(sorted(log), 1):
+        noted = JournalRun(topic=place[0], partition=place[1], first=0, next=ends[place])
+        core.refold(
+            JournalEntry(sequence=sequence, runs=[noted]), [run_of_records(place, log[place], ends[place])]
+        )
+    return digests_of(core)
+
+
+def verdict(world: World, number: int, life: Life) -> list[str]:
+    """Everything that is wrong once a life has finished."""
+    problems = list(world.broker.problems)
+    wanted, found = reference(number), digests_of(life.core)
+    if found.users != wanted.users:
+        problems.append("user state differs from the undisturbed run's")
+    if found.counts != wanted.counts:
+        problems.append(f"counts are {found.counts}, not {wanted.counts}")
+    last = {}
+    letters = set()
+    for (topic, partition), records in world.log.items():
+        for offset, key, value in records:
+            if value == b"not json":
+                letters.add((topic, partition, offset))
+            elif topic == NAMES.behaviour:
+                last[key] = partition
+    if world.broker.letters != letters:
+        problems.append(f"letters {sorted(world.broker.letters ^ letters)} are missing or too many")
+    if {user.encode() for user in world.broker.told} != set(last):
+        problems.append("some users have no list")
+    for user, told in world.broker.told.items():
+        for part in life.core.partitions.values():
+            local = part.state.users.find(user)
+            if local >= 0 and told[-1][0] != int(part.state.last_offset[local]):
+                problems.append(
+                    f"{user} was told {told[-1]}, the last event is {part.state.last_offset[local]}"
+                )
+    if world.broker.committed != world.ends:
+        problems.append(f"committed {world.broker.committed}, not {world.ends}")
+    report = audit(History(world.store), SETTINGS, world.reader)
+    return problems + [f"audit: {problem}" for problem in report.problems]
+
+
+__all__ = ["Crash", "Life", "StateError", "World", "reference", "verdict"]
