@@ -24,7 +24,7 @@ from schemas.errors import StateError
 from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
-from .blend_kernels import EMPTY, N_BUCKETS, N_FEATURES, Bools, Embedded, Popular, Rows, Work
+from .blend_kernels import BLOCKED, LANES, N_BUCKETS, N_FEATURES, Bools, Embedded, Popular, Rows, Work, padded
 from .blend_lists import learn_gate
 from .state import digest_arrays, taken
 
@@ -223,23 +223,36 @@ def without_embeddings(dim: int = 1) -> Embedded:
     )
 
 
-def make_work(n_items: int, n_candidates: int, list_size: int) -> Work:
-    """Scratch memory for at most `n_candidates` candidates among item slots below `n_items`.
+def make_work(n_items: int, n_candidates: int, list_size: int, n_places: int) -> Work:
+    """Scratch memory for lists from at most `n_candidates` candidates among slots below `n_items`.
 
-    One set a thread: kernels leave it clean, but use it while they run.
+    `n_places` is how many neighbours the rows that are followed have together. One set a thread.
+
+    Raises
+    ------
+    ValueError
+        More candidates than can be numbered.
     """
-    n = max(n_candidates, 1)
+    n = padded(max(n_candidates, list_size, 1)) + LANES
+    if n >= BLOCKED:
+        raise ValueError(f"{n_candidates} candidates are too many; rows or lists have to be shorter")
     return Work(
-        slot=np.full(n_items, EMPTY, dtype=np.int32),
+        slot=np.zeros(n_items, dtype=np.int32),
+        stamp=np.zeros(1, dtype=np.int64),
+        places=np.zeros(n_places, dtype=np.int32),
+        hits=np.zeros(n_places + 1, dtype=np.int32),
         ids=np.zeros(n, dtype=np.int32),
         x=np.zeros((N_FEATURES, n), dtype=np.float32),
         logit=np.zeros(n, dtype=np.float32),
         score=np.zeros(n, dtype=np.float32),
         mass=np.zeros(n, dtype=np.float32),
-        short=np.zeros(n + 1, dtype=np.int32),
+        short=np.zeros(n, dtype=np.int32),
         short_scores=np.zeros(n, dtype=np.float32),
         above=np.zeros(n, dtype=np.int32),
-        taken=np.zeros(n + 1, dtype=np.int32),
-        top_items=np.zeros(list_size, dtype=np.int32),
-        top_scores=np.zeros(list_size, dtype=np.float32),
+        taken=np.zeros(n, dtype=np.int32),
+        listed=np.full(n + 1, -1, dtype=np.int32),
+        top_items=np.zeros(n, dtype=np.int32),
+        top_scores=np.zeros(n, dtype=np.float32),
+        reasons=np.zeros(n, dtype=np.int32),
+        most=np.zeros(n, dtype=np.float32),
     )

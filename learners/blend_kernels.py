@@ -9,8 +9,9 @@ leaves a softmax as it is, so each logarithm is taken relative to its floor)::
     x6     = x5 log(1 + support) / 4
     x7     = 1 if the item is in the user's history
 
-`Work.slot` maps an item to its place among the candidates of the user at hand: `EMPTY` between
-users, `BLOCKED` for what may not be listed. The other work arrays are as long as the largest
+`Work.slot` maps an item to its place among the candidates of the user at hand. An entry is `base` +
+place, `base` + `BLOCKED` for what may not be listed, or less than `base`: not met. As every user has
+a higher base, nothing is cleared between users. The other work arrays are as long as the largest
 candidate set, so they stay in the first-level cache.
 
 Logarithm and exponential are polynomials (errors below 1e-5) that compile to vector code; the
@@ -25,14 +26,21 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from schemas.runs import Float32, Int8, Int32
+from schemas.runs import Float32, Int8, Int32, Int64
 
 from .user_kernels import FRESH_WINDOW
 
 N_FEATURES: Final = 8
 N_BUCKETS: Final = 6
-EMPTY: Final = -1
-BLOCKED: Final = -2
+BLOCKED: Final = 65_535
+"""Above every place of a candidate."""
+_BASE_BITS: Final = 16
+_LAST_STAMP: Final = 32_767
+LANES: Final = 16
+"""Scores are padded to a multiple of so many, so that loops over them are vectors only."""
+_SPARE: Final = 12
+"""Candidates beyond k that a bound may leave for the exact selection."""
+
 NEVER_AGAIN: Final = FRESH_WINDOW
 """So many newest items of a history are never listed, not even where seen items may be: being
 watched again they would be no target."""
@@ -84,7 +92,10 @@ class Embedded(NamedTuple):
 class Work(NamedTuple):
     """Scratch memory, reused; one set a thread."""
 
-    slot: Int32  # (N,) EMPTY between calls
+    slot: Int32  # (N,)
+    stamp: Int64  # (1,) base of the last user, by `2 ** _BASE_BITS`
+    places: Int32  # (n_last K,) candidate at each place of the rows followed, C for none
+    hits: Int32  # (n_last K + 1,)
     ids: Int32  # (C,)
     x: Float32  # (N_FEATURES, C)
     logit: Float32  # (C,) f_U . f_C
@@ -94,8 +105,11 @@ class Work(NamedTuple):
     short_scores: Float32  # (C,)
     above: Int32  # (C,)
     taken: Int32  # (C,)
-    top_items: Int32  # (k,)
-    top_scores: Float32  # (k,)
+    listed: Int32  # (C + 1,) place in the list of each candidate, -1 for none
+    top_items: Int32  # (C,) at least k
+    top_scores: Float32  # (C,)
+    reasons: Int32  # (C,)
+    most: Float32  # (C,)
 
 
 class Lists(NamedTuple):
@@ -159,8 +173,14 @@ def length_of(history: Int32) -> int:
 
 
 @njit(nogil=True, cache=True)
-def set_blocked(slot: Int32, history: Int32, n: int, seen: Int32, exclude_seen: bool, value: int) -> None:
-    """Block (or with `EMPTY` free again) what this user may not be shown."""
+def begin_user(history: Int32, n: int, seen: Int32, exclude_seen: bool, slot: Int32, stamp: Int64) -> int:
+    """A base for the next user, for whom what they may not be shown is blocked."""
+    stamp[0] += 1
+    if stamp[0] > _LAST_STAMP:
+        slot[:] = 0
+        stamp[0] = 1
+    base = stamp[0] << _BASE_BITS
+    value = base + BLOCKED
     h = len(history)
     n_blocked = n if exclude_seen else min(n, NEVER_AGAIN)
     for p in range(h - n_blocked, h):
@@ -171,12 +191,13 @@ def set_blocked(slot: Int32, history: Int32, n: int, seen: Int32, exclude_seen: 
             b = seen[p]
             if 0 <= b < len(slot):
                 slot[b] = value
+    return int(base)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def open_place(b: int, c: int, features: Float32, slot: Int32, ids: Int32, x: Float32) -> None:
+def open_place(b: int, c: int, features: Float32, slot: Int32, base: int, ids: Int32, x: Float32) -> None:
     """Make item `b` candidate number `c`; the caller sets x0..x2."""
-    slot[b] = c
+    slot[b] = base + c
     ids[c] = b
     if b < len(features):
         x[3, c] = features[b, 0]
@@ -188,42 +209,53 @@ def open_place(b: int, c: int, features: Float32, slot: Int32, ids: Int32, x: Fl
 
 
 @njit(nogil=True, cache=True)
-def follow_rows(history: Int32, n: int, rows: Rows, features: Float32, withdrawn: Bools, work: Work) -> int:
+def follow_rows(
+    history: Int32, n: int, rows: Rows, features: Float32, withdrawn: Bools, base: int, work: Work
+) -> int:
     """Candidates and their s_c from the rows of the newest items; returns how many.
 
     s_c(b) = sum_j gamma_c^j T_c[a_j -> b] / (rowsum_c(a_j) + kappa), j = 0 for the newest.
     """
     # Arrays are taken out of their tuples once: each access counts a reference, atomically.
-    slot, ids, x = work.slot, work.ids, work.x
+    slot, ids, x, places = work.slot, work.ids, work.x, work.places
     nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
-    h = len(history)
+    x0, x1, x2 = x[0], x[1], x[2]
+    h, width, none = len(history), nbr.shape[1], len(ids)
     scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
     g0 = g1 = g2 = np.float32(1.0)
     count = 0
     for j in range(min(n, rows.n_last)):
         a = history[h - 1 - j]
+        at = places[j * width : (j + 1) * width]
         if a < len(nbr):
             f0 = g0 * scale / (rowsum[a, 0] * scale + kappa)
             f1 = g1 * scale / (rowsum[a, 1] * scale + kappa)
             f2 = g2 * scale / (rowsum[a, 2] * scale + kappa)
-            for k in range(nbr.shape[1]):
-                b = nbr[a, k]
-                if b < 0 or b >= len(slot):
-                    continue
-                v0 = f0 * max(w[a, k, 0], np.float32(0.0))
-                v1 = f1 * max(w[a, k, 1], np.float32(0.0))
-                v2 = f2 * max(w[a, k, 2], np.float32(0.0))
-                c = slot[b]
-                if c >= 0:
-                    x[0, c] += v0
-                    x[1, c] += v1
-                    x[2, c] += v2
-                elif c == EMPTY and not (b < len(withdrawn) and withdrawn[b]):
-                    open_place(b, count, features, slot, ids, x)
-                    x[0, count] = v0
-                    x[1, count] = v1
-                    x[2, count] = v2
-                    count += 1
+            row, weights = nbr[a], w[a]
+            for k in range(width):
+                b = row[k]
+                place = none
+                if 0 <= b < len(slot):
+                    v0 = f0 * max(weights[k, 0], np.float32(0.0))
+                    v1 = f1 * max(weights[k, 1], np.float32(0.0))
+                    v2 = f2 * max(weights[k, 2], np.float32(0.0))
+                    c = slot[b] - base
+                    if c < 0:
+                        if not (b < len(withdrawn) and withdrawn[b]):
+                            open_place(b, count, features, slot, base, ids, x)
+                            x0[count] = v0
+                            x1[count] = v1
+                            x2[count] = v2
+                            place = count
+                            count += 1
+                    elif c != BLOCKED:
+                        x0[c] += v0
+                        x1[c] += v1
+                        x2[c] += v2
+                        place = c
+                at[k] = place
+        else:
+            at[:] = none
         g0 *= gammas[0]
         g1 *= gammas[1]
         g2 *= gammas[2]
@@ -231,71 +263,85 @@ def follow_rows(history: Int32, n: int, rows: Rows, features: Float32, withdrawn
 
 
 @njit(nogil=True, cache=True)
-def strongest(b: int, history: Int32, n: int, rows: Rows) -> int:
-    """The followed history item whose row adds most to sum_c s_c(b), -1 when none does."""
+def find_reasons(
+    n: int, count: int, history: Int32, n_history: int, rows: Rows, base: int, work: Work
+) -> None:
+    """Fill in `reasons`: whose row adds most to sum_c s_c of each of the `n` listed items, -1 for none."""
     nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
-    h = len(history)
+    slot, places, listed, hits = work.slot, work.places, work.listed, work.hits
+    top_items, most, reasons = work.top_items, work.most, work.reasons
+    h, width = len(history), nbr.shape[1]
+    n_rows = min(n_history, rows.n_last)
     scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
-    most, found = np.float32(0.0), -1
+    listed[:count] = -1
+    for p in range(n):
+        most[p], reasons[p] = np.float32(0.0), -1
+        c = slot[top_items[p]] - base
+        if c >= 0:
+            listed[c] = p
+    n_hits = 0
+    for q in range(n_rows * width):  # branch-free: which places hold a listed item cannot be guessed
+        hits[n_hits] = q
+        n_hits += 1 if listed[places[q]] >= 0 else 0
     g0 = g1 = g2 = np.float32(1.0)
-    for j in range(min(n, rows.n_last)):
+    at = 0
+    for j in range(n_rows):
         a = history[h - 1 - j]
-        if a < len(nbr):
-            row = nbr[a]
-            place = -1
-            for k in range(len(row)):
-                place = max(place, k if row[k] == b else -1)
-            if place >= 0:
+        end = (j + 1) * width
+        if at < n_hits and hits[at] < end:
+            f0 = g0 / (rowsum[a, 0] * scale + kappa)
+            f1 = g1 / (rowsum[a, 1] * scale + kappa)
+            f2 = g2 / (rowsum[a, 2] * scale + kappa)
+            weights = w[a]
+            while at < n_hits and hits[at] < end:
+                q = hits[at]
+                k, p = q - j * width, listed[places[q]]
                 added = (
-                    g0 * max(w[a, place, 0], np.float32(0.0)) / (rowsum[a, 0] * scale + kappa)
-                    + g1 * max(w[a, place, 1], np.float32(0.0)) / (rowsum[a, 1] * scale + kappa)
-                    + g2 * max(w[a, place, 2], np.float32(0.0)) / (rowsum[a, 2] * scale + kappa)
+                    f0 * max(weights[k, 0], np.float32(0.0))
+                    + f1 * max(weights[k, 1], np.float32(0.0))
+                    + f2 * max(weights[k, 2], np.float32(0.0))
                 )
-                if added > most:
-                    most, found = added, a
+                if added > most[p]:
+                    most[p], reasons[p] = added, a
+                at += 1
         g0 *= gammas[0]
         g1 *= gammas[1]
         g2 *= gammas[2]
-    return found
 
 
 @njit(nogil=True, cache=True)
-def add_items(items: Int32, count: int, features: Float32, withdrawn: Bools, flag: float, work: Work) -> int:
+def add_items(
+    items: Int32, count: int, features: Float32, withdrawn: Bools, flag: float, base: int, work: Work
+) -> int:
     """Add `items` as candidates unless blocked, withdrawn or there; `flag` becomes x7 when not 0."""
     slot, ids, x = work.slot, work.ids, work.x
     for p in range(len(items)):
         b = items[p]
         if b < 0 or b >= len(slot):
             continue
-        c = slot[b]
-        if c == EMPTY and not (b < len(withdrawn) and withdrawn[b]) and count < len(ids):
+        c = slot[b] - base
+        if c < 0 and not (b < len(withdrawn) and withdrawn[b]) and count < len(ids):
             c = count
-            open_place(b, c, features, slot, ids, x)
+            open_place(b, c, features, slot, base, ids, x)
             x[0, c] = np.float32(0.0)
             x[1, c] = np.float32(0.0)
             x[2, c] = np.float32(0.0)
             count += 1
-        if c >= 0 and flag != 0.0:
+        if 0 <= c < BLOCKED and flag != 0.0:
             x[7, c] = np.float32(flag)
     return count
 
 
 @njit(nogil=True, cache=True)
-def fill_up(items: Int32, count: int, least: int, features: Float32, withdrawn: Bools, work: Work) -> int:
+def fill_up(
+    items: Int32, count: int, least: int, features: Float32, withdrawn: Bools, base: int, work: Work
+) -> int:
     """Add `items`, in order, as `add_items` does, until there are `least` candidates."""
     for p in range(len(items)):
         if count >= least:
             break
-        count = add_items(items[p : p + 1], count, features, withdrawn, 0.0, work)
+        count = add_items(items[p : p + 1], count, features, withdrawn, 0.0, base, work)
     return count
-
-
-@njit(nogil=True, cache=True)
-def clear(count: int, work: Work) -> None:
-    """Leave `slot` empty for the next user."""
-    slot, ids = work.slot, work.ids
-    for c in range(count):
-        slot[ids[c]] = EMPTY
 
 
 @njit(nogil=True, cache=True)
@@ -364,9 +410,15 @@ def softmax_mass(count: int, peak: np.float32, score: Float32, mass: Float32) ->
     return total
 
 
+@njit(nogil=True, cache=True, inline="always")
+def padded(n: int) -> int:
+    """The next multiple of `LANES`."""
+    return (n + LANES - 1) // LANES * LANES
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def count_above(n: int, values: Float32, above: Int32) -> None:
-    """How many of the first `n` values are greater than each; equal ones get equal counts.
+    """How many of the first `n` values, padded with -inf, are above each; equal ones get equal counts.
 
     Counting all pairs is branch-free vector code (floats count exactly up to 2^24): for the
     lengths at hand several times faster than a sort.
@@ -374,57 +426,99 @@ def count_above(n: int, values: Float32, above: Int32) -> None:
     for j in range(n):
         v = values[j]
         total = np.float32(0.0)
-        for i in range(n):
+        for i in range(padded(n)):
             total += np.float32(1.0) if values[i] > v else np.float32(0.0)
         above[j] = np.int32(total)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def n_reaching(n: int, values: Float32, bound: np.float32) -> int:
+    """How many of the first `n` values, padded with -inf, reach `bound`."""
+    total = np.float32(0.0)
+    for i in range(padded(n)):
+        total += np.float32(1.0) if values[i] >= bound else np.float32(0.0)
+    return int(total)
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc", "contract"})
+def fill_piles(count: int, n_piles: int, score: Float32, best: Float32) -> None:
+    """Deal `count` scores, at least `n_piles`, into piles; `best` gets the maximum of each."""
+    for j in range(n_piles):
+        best[j] = score[j]
+    whole = count // n_piles
+    for r in range(1, whole):
+        part = score[r * n_piles :]
+        for j in range(n_piles):
+            v = part[j]
+            best[j] = max(best[j], v)
+    part = score[whole * n_piles :]
+    for j in range(count - whole * n_piles):
+        v = part[j]
+        best[j] = max(best[j], v)
+
+
+@njit(nogil=True, cache=True)
+def low_bound(count: int, k: int, score: Float32, best: Float32) -> np.float32:
+    """A score that at least `k` of the scores, padded with -inf, reach, and mostly few more.
+
+    The least of the maxima of k or more piles is one; halving the way to the highest score finds a
+    tighter one.
+    """
+    n_piles = padded(k)
+    fill_piles(count, n_piles, score, best)
+    low = high = best[0]
+    for j in range(n_piles):
+        v = best[j]
+        low = min(low, v)
+        high = max(high, v)
+    n = n_reaching(count, score, low)
+    for _ in range(12):
+        if n <= k + _SPARE:
+            break
+        middle = (low + high) * np.float32(0.5)
+        reached = n_reaching(count, score, middle)
+        if reached < k:
+            high = middle
+        else:
+            low, n = middle, reached
+    return np.float32(low)
 
 
 @njit(nogil=True, cache=True)
 def select_best(count: int, k: int, work: Work) -> int:
     """The best `k` candidates into top_items, top_scores, in order; returns how many there are.
 
-    Candidates are dealt into 2 k or more piles; the k-th best pile maximum bounds the k-th best
-    score from below, and few candidates reach it. Of equal scores the lower number wins.
+    Few candidates reach a lower bound of the k-th best score, and only those are sorted. Of equal
+    scores the lower number wins.
     """
     ids, score, above, taken = work.ids, work.score, work.above, work.taken
     top_items, top_scores = work.top_items, work.top_scores
     short, short_scores = work.short, work.short_scores
-    n_piles = (2 * k + 15) // 16 * 16
+    minus_infinity = np.float32(-np.inf)
     m = 0
-    if count <= 2 * n_piles:
+    if count <= max(k + _SPARE, padded(k)):
         for c in range(count):
             short[c] = c
-            short_scores[c] = score[c]
         m = count
     else:
-        for j in range(n_piles):
-            short_scores[j] = score[j]
-        whole = count // n_piles
-        for r in range(1, whole):
-            base = r * n_piles
-            for j in range(n_piles):
-                short_scores[j] = max(short_scores[j], score[base + j])
-        for j in range(count - whole * n_piles):
-            short_scores[j] = max(short_scores[j], score[whole * n_piles + j])
-        count_above(n_piles, short_scores, above)
-        bound = np.float32(np.inf)
-        for j in range(n_piles):
-            bound = min(bound, short_scores[j] if above[j] < k else bound)
+        for c in range(count, padded(count)):
+            score[c] = minus_infinity
+        bound = low_bound(count, k, score, short_scores)
         for c in range(count):
             short[m] = c
             m += 1 if score[c] >= bound else 0
-        for j in range(m):
-            short_scores[j] = score[short[j]]
+    for j in range(m):
+        short_scores[j] = score[short[j]]
+    for j in range(m, padded(m)):
+        short_scores[j] = minus_infinity
     count_above(m, short_scores, above)
     for j in range(m):
         taken[j] = 0
     for j in range(m):
-        place = above[j]
-        above[j] += taken[place]
-        taken[place] += 1
-        if above[j] < k:
-            top_items[above[j]] = ids[short[j]]
-            top_scores[above[j]] = short_scores[j]
+        place = above[j] + taken[above[j]]
+        taken[above[j]] += 1
+        top_items[place] = ids[short[j]]
+        top_scores[place] = short_scores[j]
     return min(m, k)
 
 

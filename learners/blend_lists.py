@@ -17,7 +17,6 @@ from schemas.runs import Float32, Int32
 from .blend_kernels import (
     BLOCKED,
     EMBEDDING,
-    EMPTY,
     N_FEATURES,
     POPULARITY,
     TRANSITIONS,
@@ -29,18 +28,17 @@ from .blend_kernels import (
     Work,
     add_embedding,
     add_items,
+    begin_user,
     bucket_of,
-    clear,
     exp32,
     fill_up,
+    find_reasons,
     follow_rows,
     length_of,
     push,
     score_candidates,
     select_best,
-    set_blocked,
     softmax_mass,
-    strongest,
     take_logs,
 )
 
@@ -58,26 +56,25 @@ def clipped(p: np.float32) -> np.float32:
 def write_list(
     i: int,
     n: int,
-    history: Int32,
-    n_history: int,
-    rows: Rows,
     weights: Float32,
     uniform: float,
     with_embedding: bool,
+    base: int,
     work: Work,
     out: Lists,
 ) -> None:
-    """Write the best `n` items of user `i` with source and reason; relevance is not touched.
+    """Write the best `n` items of user `i` with source and the reasons found; relevance is not touched.
 
     The source is the largest of three contributions to the score, each against knowing nothing:
     an absent transition, a uniform embedding probability, a uniform popularity share.
     """
-    x, slot, top_items, top_scores = work.x, work.slot, work.top_items, work.top_scores
+    x, slot, found = work.x, work.slot, work.reasons
+    top_items, top_scores = work.top_items, work.top_scores
     items, scores, sources, reasons = out.items, out.scores, out.sources, out.reasons
     floor = (weights[3] + weights[4]) * np.float32(uniform)
     for p in range(n):
         b = top_items[p]
-        c = slot[b]
+        c = slot[b] - base
         source, reason = POPULARITY, -1
         if c >= 0:
             by_rows = weights[0] * x[0, c] + weights[1] * x[1, c] + weights[2] * x[2, c]
@@ -86,7 +83,7 @@ def write_list(
             if with_embedding:
                 by_embedding = weights[5] * x[5, c] + weights[6] * x[6, c]
             if by_rows > 0.0 and by_rows >= by_popularity and by_rows >= by_embedding:
-                reason = strongest(b, history, n_history, rows)
+                reason = found[p]
                 source = TRANSITIONS if reason >= 0 else POPULARITY
             elif by_embedding > 0.0 and by_embedding >= by_popularity:
                 source = EMBEDDING
@@ -129,10 +126,10 @@ def rank_sparse(
         bucket = bucket_of(n_history)
         w = weights[bucket]
         tail = seen[i] if exclude_seen else nothing
-        set_blocked(slot, history[i], n_history, tail, exclude_seen, BLOCKED)
-        count = follow_rows(history[i], n_history, rows, features, withdrawn, work)
+        base = begin_user(history[i], n_history, tail, exclude_seen, slot, work.stamp)
+        count = follow_rows(history[i], n_history, rows, features, withdrawn, base, work)
         if not exclude_seen:
-            count = add_items(history[i], count, features, withdrawn, 1.0, work)
+            count = add_items(history[i], count, features, withdrawn, 1.0, base, work)
         take_logs(count, work.x)
         score_candidates(count, w, False, work)
         n = select_best(count, k, work)
@@ -141,12 +138,12 @@ def rank_sparse(
             if n == k and scores[p] <= top_scores[k - 1]:
                 break
             b = items[p]
-            if slot[b] == EMPTY and not (b < len(withdrawn) and withdrawn[b]):
+            if slot[b] < base and not (b < len(withdrawn) and withdrawn[b]):
                 n = push(b, scores[p], n, k, top_items, top_scores)
         for b in popular.reserve:
             if n == k:
                 break
-            if b < len(features) and slot[b] == EMPTY and not (b < len(withdrawn) and withdrawn[b]):
+            if b < len(features) and slot[b] < base and not (b < len(withdrawn) and withdrawn[b]):
                 by_popularity = w[3] * features[b, 0] + w[4] * features[b, 1]
                 n = push(b, by_popularity, n, k, top_items, top_scores)
         if n:
@@ -156,9 +153,8 @@ def rank_sparse(
                 total += popular.mass[bucket] * exp32(min(scores[0] - peak, np.float32(60.0)))
             for p in range(n):
                 out.relevance[i, p] = clipped(exp32(top_scores[p] - peak) / total)
-        write_list(i, n, history[i], n_history, rows, w, popular.uniform, False, work, out)
-        clear(count, work)
-        set_blocked(slot, history[i], n_history, tail, exclude_seen, EMPTY)
+        find_reasons(n, count, history[i], n_history, rows, base, work)
+        write_list(i, n, w, popular.uniform, False, base, work, out)
 
 
 @njit(nogil=True, cache=True)
@@ -166,7 +162,6 @@ def gather(
     i: int,
     history: Int32,
     n_history: int,
-    seen: Int32,
     withdrawn: Bools,
     exclude_seen: bool,
     rows: Rows,
@@ -174,24 +169,24 @@ def gather(
     embedded: Embedded,
     with_embedding: bool,
     least: int,
+    base: int,
     work: Work,
 ) -> int:
-    """All candidates of user `i` with their features; the caller clears `slot`.
+    """All candidates of user `i` with their features, after `begin_user`.
 
     Fewer than `least` are filled up from the reserve.
     """
     features = popular.features
-    set_blocked(work.slot, history, n_history, seen, exclude_seen, BLOCKED)
-    count = follow_rows(history, n_history, rows, features, withdrawn, work)
+    count = follow_rows(history, n_history, rows, features, withdrawn, base, work)
     if not exclude_seen:
-        count = add_items(history, count, features, withdrawn, 1.0, work)
-    count = add_items(popular.items[0], count, features, withdrawn, 0.0, work)
+        count = add_items(history, count, features, withdrawn, 1.0, base, work)
+    count = add_items(popular.items[0], count, features, withdrawn, 0.0, base, work)
     take_logs(count, work.x)
     if with_embedding:
         # After the logs: a candidate of the embedding alone has x0..x2 = 0 already.
-        count = add_items(embedded.top[i], count, features, withdrawn, 0.0, work)
+        count = add_items(embedded.top[i], count, features, withdrawn, 0.0, base, work)
     # The reserve knows nothing of transitions either.
-    count = fill_up(popular.reserve, count, least, features, withdrawn, work)
+    count = fill_up(popular.reserve, count, least, features, withdrawn, base, work)
     if with_embedding:
         add_embedding(i, count, embedded, work)
     return count
@@ -216,11 +211,11 @@ def rank_full(
     for i in users:
         n_history = length_of(history[i])
         w = weights[bucket_of(n_history)]
+        base = begin_user(history[i], n_history, seen[i], exclude_seen, work.slot, work.stamp)
         count = gather(
             i,
             history[i],
             n_history,
-            seen[i],
             withdrawn,
             exclude_seen,
             rows,
@@ -228,16 +223,16 @@ def rank_full(
             embedded,
             True,
             k,
+            base,
             work,
         )
         score_candidates(count, w, True, work)
         n = select_best(count, k, work)
         for p in range(n):
-            z = work.logit[work.slot[work.top_items[p]]]
+            z = work.logit[work.slot[work.top_items[p]] - base]
             out.relevance[i, p] = clipped(np.float32(1.0 / (1.0 + np.exp(-np.float64(z)))))
-        write_list(i, n, history[i], n_history, rows, w, popular.uniform, True, work, out)
-        clear(count, work)
-        set_blocked(work.slot, history[i], n_history, seen[i], exclude_seen, EMPTY)
+        find_reasons(n, count, history[i], n_history, rows, base, work)
+        write_list(i, n, w, popular.uniform, True, base, work, out)
 
 
 @njit(nogil=True, cache=True)
@@ -269,11 +264,11 @@ def learn_gate(
         n_history = length_of(history[i])
         bucket = bucket_of(n_history)
         with_embedding = len(embedded.matrix) > 0 and n_history > 0
+        base = begin_user(history[i], n_history, seen[i], exclude_seen, work.slot, work.stamp)
         count = gather(
             i,
             history[i],
             n_history,
-            seen[i],
             withdrawn,
             exclude_seen,
             rows,
@@ -281,10 +276,11 @@ def learn_gate(
             embedded,
             with_embedding,
             0,
+            base,
             work,
         )
-        target = work.slot[targets[i]] if 0 <= targets[i] < len(work.slot) else EMPTY
-        if target >= 0:
+        target = work.slot[targets[i]] - base if 0 <= targets[i] < len(work.slot) else -1
+        if 0 <= target < BLOCKED:
             score_candidates(count, shared + by_bucket[bucket], with_embedding, work)
             peak = work.score[0]
             for c in range(count):
@@ -303,8 +299,6 @@ def learn_gate(
                 shared[f] -= _RATE * g / np.sqrt(shared_squares[f])
                 by_bucket[bucket, f] -= _RATE * g / np.sqrt(bucket_squares[bucket, f])
             n_learned += 1
-        clear(count, work)
-        set_blocked(work.slot, history[i], n_history, seen[i], exclude_seen, EMPTY)
     return n_learned
 
 

@@ -155,6 +155,8 @@ class Ranker:
         depth = k + contexts.history.shape[1] + seen.shape[1]
         pool = self._scoring_pool if scoring else self._pool
         popular = pool.prepared(weights, withdrawn, depth)
+        if not withdrawn.any():
+            withdrawn = withdrawn[:0]  # the kernels then ask about nothing
         history, seen = np.ascontiguousarray(contexts.history), np.ascontiguousarray(seen)
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
@@ -300,15 +302,12 @@ class Ranker:
     def _work_for(self, rows: Rows, popular: Popular, history: Int32, n_withdrawn: int) -> Work:
         n_embedded = 0 if self._embeddings is None else self._embeddings.n_items
         n_items = max(len(rows.nbr), len(popular.features), n_withdrawn, n_embedded)
+        n_places = rows.n_last * rows.nbr.shape[1]
         n_candidates = (
-            rows.n_last * rows.nbr.shape[1]
-            + history.shape[1]
-            + popular.items.shape[1]
-            + self._n_nearest
-            + self._list_size
+            n_places + history.shape[1] + popular.items.shape[1] + self._n_nearest + self._list_size
         )
         work = self._work
         if work is None or len(work.slot) < n_items or len(work.ids) < n_candidates:
             # Rows grow by doubling, and so does this.
-            work = self._work = make_work(n_items, n_candidates, self._list_size)
+            work = self._work = make_work(n_items, n_candidates, self._list_size, n_places)
         return work

@@ -20,7 +20,7 @@ from learners.blend import (
 )
 from learners.blend_kernels import (
     EMBEDDING,
-    EMPTY,
+    LANES,
     N_BUCKETS,
     N_FEATURES,
     NEVER_AGAIN,
@@ -145,11 +145,13 @@ def lists(n_users: int, k: int) -> Lists:
 
 
 def a_work(k: int) -> Work:
-    return make_work(N, 4 * K + H + P + 6, k)
+    return make_work(N, 4 * K + H + P + 6, k, 4 * K)
 
 
-def ranked(world: World, k: int, *, exclude_seen: bool, full: bool) -> tuple[Lists, Work]:
-    out, work = lists(len(world.history), k), a_work(k)
+def ranked(
+    world: World, k: int, *, exclude_seen: bool, full: bool, work: Work | None = None
+) -> tuple[Lists, Work]:
+    out, work = lists(len(world.history), k), a_work(k) if work is None else work
     users = np.arange(len(world.history), dtype=np.int32)
     if full:
         rank_full(
@@ -175,8 +177,7 @@ def test_lists_are_the_best_of_the_documented_scores(
     seed: int, k: int, exclude_seen: bool, full: bool
 ) -> None:
     world = a_world(seed)
-    out, work = ranked(world, k, exclude_seen=exclude_seen, full=full)
-    assert (work.slot == EMPTY).all()
+    out, _ = ranked(world, k, exclude_seen=exclude_seen, full=full)
     for i in range(len(world.history)):
         scores = expected_scores(world, i, exclude_seen=exclude_seen, full=full)
         got = [int(b) for b in out.items[i] if b >= 0]
@@ -226,6 +227,25 @@ def test_relevance_with_embeddings_is_the_sigmoid_of_the_dot_product() -> None:
         assert out.relevance[i, j] == pytest.approx(np.clip(1 / (1 + np.exp(-z)), 1e-4, 1 - 1e-4), abs=1e-5)
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_list_does_not_depend_on_whom_the_scratch_memory_served_before(full: bool) -> None:
+    """Nothing is cleared between users; when the stamps run out they begin anew."""
+    used = a_work(5)
+    used.stamp[0] = 32_700
+    for seed in range(20):
+        world = a_world(seed)
+        out, _ = ranked(world, 5, exclude_seen=True, full=full, work=used)
+        fresh, _ = ranked(world, 5, exclude_seen=True, full=full)
+        for name, column in out._asdict().items():
+            assert np.array_equal(column, getattr(fresh, name)), name
+    assert used.stamp[0] < 32_700
+
+
+def test_more_candidates_than_can_be_numbered_are_refused() -> None:
+    with pytest.raises(ValueError, match="too many"):
+        make_work(10, 70_000, 20, 0)
+
+
 @settings(deadline=None, max_examples=200)
 @given(
     values=st.lists(
@@ -234,7 +254,7 @@ def test_relevance_with_embeddings_is_the_sigmoid_of_the_dot_product() -> None:
     k=st.sampled_from([1, 5, 20, 64]),
 )
 def test_selection_is_a_stable_sort(values: list[float], k: int) -> None:
-    work = make_work(1, 700, k)
+    work = make_work(1, 700, k, 0)
     work.score[: len(values)] = values
     work.ids[: len(values)] = np.arange(len(values))
     n = select_best(len(values), k, work)
@@ -245,8 +265,10 @@ def test_selection_is_a_stable_sort(values: list[float], k: int) -> None:
 
 
 def test_ranks_of_equal_values_are_equal() -> None:
+    values = np.full(LANES, -np.inf, dtype=np.float32)
+    values[:4] = 1.0, 2.0, 1.0, 0.0
     above = np.zeros(4, dtype=np.int32)
-    count_above(4, np.array([1.0, 2.0, 1.0, 0.0], dtype=np.float32), above)
+    count_above(4, values, above)
     assert above.tolist() == [1, 0, 1, 3]
 
 
