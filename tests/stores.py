@@ -8,6 +8,8 @@ call did anything, half way, or after it was done:
     store.fail(at=7, error=StoreError, calls=3)    # three calls in a row
     ...
     store.lose_power(rng)    # what was not synced is gone, all or part of it; deletes may be undone
+
+With `interrupt`, something else happens between two calls, reads included.
 """
 
 from __future__ import annotations
@@ -37,9 +39,20 @@ class Disk:
         self.calls = 0
         self.how: How = "before"
         self.error: Callable[[str], BaseException] = RuntimeError
+        self.until_interrupt = 0
+        self.interruption: Callable[[], None] | None = None
+
+    def visit(self) -> None:
+        """Before every call: let the other one go on when it is its turn."""
+        if self.interruption is not None:
+            self.until_interrupt -= 1
+            if self.until_interrupt < 0:
+                interruption, self.interruption = self.interruption, None
+                interruption()
 
     def step(self, what: str) -> How | None:
         """Count a call; how it is to fail, None when it is not."""
+        self.visit()
         self.n_calls += 1
         self.log.append(what)
         if not self.at <= self.n_calls < self.at + self.calls:
@@ -72,6 +85,10 @@ class FaultyStore:
         """Let the call number `at` (counted from the store's beginning), and those after it, fail."""
         self.disk.at, self.disk.how, self.disk.error, self.disk.calls = at, how, error, calls
 
+    def interrupt(self, after: int, interruption: Callable[[], None] | None) -> None:
+        """Call `interruption` once, after so many further calls of any kind."""
+        self.disk.until_interrupt, self.disk.interruption = after, interruption
+
     def lose_power(self, rng: random.Random) -> None:
         """Drop or tear what was not synced; undo some deletes."""
         disk = self.disk
@@ -101,10 +118,13 @@ class FaultyStore:
         how = disk.step(f"create {path}")
         if path in disk.blobs:
             raise ExistsError(f"{path} exists")
-        if how == "half":  # a temporary file is left, which nobody lists
-            raise disk.failure(f"create {path}")
         disk.blobs[path] = b"".join(data)
         disk.deleted.pop(path, None)
+        if how == "half":  # it has its name, and the folder was not synced
+            disk.absent.add(path)
+        else:
+            folder = path.rpartition("/")[0]
+            disk.absent = {other for other in disk.absent if other.rpartition("/")[0] != folder}
         if how is not None:
             raise disk.failure(f"create {path}")
 
@@ -120,12 +140,14 @@ class FaultyStore:
             raise disk.failure(f"put {path}")
 
     def read(self, name: str) -> bytes:
+        self.disk.visit()
         try:
             return self.disk.blobs[self._folder + name]
         except KeyError:
             raise MissingError(f"{self._folder + name} does not exist") from None
 
     def names(self, folder: str) -> list[str]:
+        self.disk.visit()
         prefix = f"{self._folder}{folder}/"
         n = len(prefix)
         # A copy, in one step: another thread may write meanwhile.
@@ -138,6 +160,7 @@ class FaultyStore:
         if how == "half":
             raise disk.failure(f"delete {path}")
         data = disk.blobs.pop(path, None)
+        disk.absent.discard(path)
         if data is not None:
             disk.deleted[path] = disk.synced.pop(path, data)
         if how is not None:

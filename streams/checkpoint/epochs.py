@@ -24,7 +24,7 @@ from schemas.errors import DamagedError, ExistsError, OwnedError, StoreError
 
 from .format import Checkpoint, seal
 from .history import BEATS, EPOCHS, OPEN_END, STARTS, History, Start, Stretch, numbers, split_name
-from .owners import Beat, EpochRecord, Holder, Owner, holder_of
+from .owners import Beat, EpochRecord, Holder, Owner, check_fence, holder_of
 from .segments import FOLDER as JOURNAL
 from .segments import epoch_text
 from .store import Store
@@ -113,10 +113,12 @@ def claim(
         tenure = Tenure(store, epoch, base, end, now_s)
         tenure.check()
         tenure.beat()
-    except Exception:
+    except Exception as error:
         with suppress(StoreError):
             released = seal("heartbeat", Beat(at_s=now_s(), durable=0, released=True))
             store.put(f"{BEATS}/{epoch_text(epoch)}", released)
+        if isinstance(error, DamagedError):
+            check_fence(store, epoch)  # what a successor has removed is no damage
         raise
     return tenure
 

@@ -177,6 +177,17 @@ def read_start(store: Store, epoch: int) -> Start:
     return unseal("start", name, data, Start)
 
 
+def _newest_start(store: Store) -> Start | None:
+    while newest := newest_epoch(store, (STARTS, JOURNAL)):
+        try:
+            return read_start(store, newest)
+        except DamagedError:
+            if newest_epoch(store, (STARTS, JOURNAL)) == newest:
+                raise
+        # A later epoch has begun meanwhile, and removed what it does not need.
+    return None
+
+
 class History:
     """The history of one state as it stands in its store now; reads only.
 
@@ -195,8 +206,7 @@ class History:
 
     def __init__(self, store: Store, epoch: int | None = None) -> None:
         self._store = store
-        newest = newest_epoch(store, (STARTS, JOURNAL)) if epoch is None else epoch
-        self.start = read_start(store, newest) if newest else None
+        self.start = _newest_start(store) if epoch is None else read_start(store, epoch)
 
     @property
     def stretches(self) -> list[Stretch]:
@@ -273,7 +283,8 @@ class History:
             try:
                 checkpoint = read_checkpoint(self._store, name)
             except DamagedError as error:
-                log.warning("checkpoint_damaged", name=name, error=str(error))
+                if name in manifest_names(self._store):  # else its writer has removed it meanwhile
+                    log.warning("checkpoint_damaged", name=name, error=str(error))
                 continue
             yield checkpoint
             del checkpoint

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from schemas.errors import DamagedError, MissingError
+from schemas.errors import DamagedError, FencedError, MissingError, StateError
 
 from .format import unseal
-from .history import BEATS, EPOCHS, newest_epoch
+from .history import BEATS, EPOCHS, newest_epoch, numbers
 from .segments import epoch_text
 from .store import Store
 
@@ -94,6 +94,25 @@ def owner_record(store: Store, epoch: int) -> EpochRecord | None:
         return unseal("epoch", name, store.read(name), EpochRecord)
     except (MissingError, DamagedError):
         return None
+
+
+def check_fence(store: Store, epoch: int) -> None:
+    """Look whether `epoch` is still the newest.
+
+    Raises
+    ------
+    FencedError
+        A later one exists; names its owner.
+    StateError
+        The epoch's own record is gone.
+    """
+    newest = max(numbers(store, EPOCHS), default=0)
+    if newest > epoch:
+        record = owner_record(store, newest)
+        claimant = "another process" if record is None else record.owner
+        raise FencedError(f"epoch {epoch} has ended: epoch {newest} was claimed by {claimant}")
+    if newest < epoch:
+        raise StateError(f"the record of epoch {epoch} is gone: something else empties the store")
 
 
 def holder_of(store: Store, now_s: float) -> Holder | None:

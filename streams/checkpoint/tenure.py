@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import structlog
 
-from schemas.errors import FencedError, StateError, StoreError
+from schemas.errors import DamagedError, StateError, StoreError
 
 from .format import (
     Checkpoint,
@@ -20,9 +20,9 @@ from .format import (
     encode_arrays,
     seal,
 )
-from .history import BEATS, CHECKPOINTS, EPOCHS, MANIFEST, UNIT, History, checkpoint_name, numbers
+from .history import BEATS, CHECKPOINTS, MANIFEST, UNIT, History, checkpoint_name
 from .journal import JournalEntry, JournalWriter
-from .owners import Beat, owner_record
+from .owners import Beat, check_fence
 from .retention import prune
 from .segments import epoch_text
 from .store import Store
@@ -61,8 +61,17 @@ class Tenure:
         self._closed = False
 
     def tail(self) -> Iterator[JournalEntry]:
-        """Entries after the base, in order, as far as they were taken over."""
-        return History(self._store).entries(after=self._base_sequence, upto=self.end)
+        """Entries after the base, in order, as far as they were taken over.
+
+        Raises
+        ------
+        DamagedError
+            One of them has gone since the claim.
+        FencedError
+            A later epoch exists, and its writer did not need them any more.
+        """
+        with self._or_fenced():
+            yield from History(self._store).entries(after=self._base_sequence, upto=self.end)
 
     def check(self) -> None:
         """Look whether we are still the writer.
@@ -72,13 +81,7 @@ class Tenure:
         FencedError
             A later epoch exists; names its owner.
         """
-        newest = max(numbers(self._store, EPOCHS), default=0)
-        if newest > self.epoch:
-            record = owner_record(self._store, newest)
-            claimant = "another process" if record is None else record.owner
-            raise FencedError(f"epoch {self.epoch} has ended: epoch {newest} was claimed by {claimant}")
-        if newest < self.epoch:
-            raise StateError(f"the record of epoch {self.epoch} is gone: something else empties the store")
+        check_fence(self._store, self.epoch)
 
     def beat(self) -> None:
         """Leave a sign of life."""
@@ -151,7 +154,8 @@ class Tenure:
         FencedError
             A later epoch exists.
         """
-        self._verified &= prune(self._store, self.epoch, keep, self._verified, self.check)
+        with self._or_fenced():
+            self._verified &= prune(self._store, self.epoch, keep, self._verified, self.check)
 
     def close(self) -> None:
         """End the tenure: the next claim need not wait. Errors are logged."""
@@ -163,6 +167,15 @@ class Tenure:
             self._beat(released=True)
         except StoreError as error:
             log.warning("release_failed", error=str(error))
+
+    @contextmanager
+    def _or_fenced(self) -> Iterator[None]:
+        """What a successor has removed is no damage."""
+        try:
+            yield
+        except DamagedError:
+            self.check()
+            raise
 
     def _beat(self, *, released: bool) -> None:
         beat = Beat(at_s=self._now_s(), durable=self.journal.durable_sequence, released=released)

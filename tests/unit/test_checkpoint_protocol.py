@@ -20,7 +20,7 @@ from streams.checkpoint.journal import JournalEntry, JournalRun
 from streams.checkpoint.local import LocalStore
 from streams.checkpoint.owners import Owner
 from streams.checkpoint.store import Store, open_store
-from tests.stores import HOWS, FaultyStore, How
+from tests.stores import HOWS, FaultyStore
 
 
 class Crash(BaseException):
@@ -73,20 +73,58 @@ def live(store: Store, told: list[int], rng: random.Random, number: int, n_steps
     return machine
 
 
-@settings(max_examples=400, deadline=None)
-@given(seed=st.integers(0, 2**32), how=st.sampled_from(HOWS), power=st.booleans(), torn=st.booleans())
-def test_what_was_told_survives_a_crash_at_any_call(seed: int, how: How, power: bool, torn: bool) -> None:
+@settings(max_examples=500, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_what_was_told_survives_crashes_at_any_call(seed: int) -> None:
     rng = random.Random(seed)
     store, told = FaultyStore(), list[int]()
-    for number in range(6):
-        error = StoreError if torn else Crash
-        store.fail(at=store.n_calls + rng.randint(1, 60), how=how, error=error)
+    for number in range(8):
+        error = rng.choice((StoreError, Crash))
+        store.fail(at=store.n_calls + rng.randint(1, rng.choice((8, 60))), how=rng.choice(HOWS), error=error)
         with suppress(Crash, StoreError):
             live(store, told, rng, number, 12)
-        if power:
+        if rng.random() < 0.5:
             store.lose_power(rng)
     store.fail(at=0, error=Crash, calls=0)
     live(store, told, rng, 9, 0)
+
+
+@settings(max_examples=500, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_two_writers_at_once_agree_on_what_was_told(seed: int) -> None:
+    """One goes on between any two calls of the other: while it claims, commits, writes or prunes."""
+    rng = random.Random(seed)
+    store, told = FaultyStore(), list[list[int]]()
+    machines = [Machine(store)]
+
+    def work(machine: Machine) -> None:
+        with suppress(FencedError):
+            for _ in range(rng.randint(1, 3)):
+                machine.batch(rng.randrange(1_000_000))
+                if rng.random() < 0.3:
+                    machine.cut()
+                told.append(machine.tell())
+
+    def replace() -> None:
+        with suppress(FencedError):
+            machines.append(Machine(store, number=len(machines) + 1))
+            work(machines[-1])
+
+    for _ in range(5):
+        work(machines[-1])
+        old = machines[-1]
+        if rng.random() < 0.5:
+            store.interrupt(rng.randrange(25), lambda old=old: work(old))  # type: ignore[misc]
+            replace()
+        else:
+            store.interrupt(rng.randrange(25), replace)
+            work(old)
+        store.interrupt(0, None)
+        work(old)
+        if machines[-1] is old:
+            replace()
+    state = Machine(store, number=99).applied
+    assert all(state[: len(one)] == one for one in told)
 
 
 @settings(max_examples=200, deadline=None)
