@@ -207,7 +207,7 @@ class WorkerCore:
                 self.held.shelves.setdefault(noted.partition, Shelf(next_offset=noted.first))
             elif noted.partition not in self.held.partitions:
                 self.held.begin(noted.partition, noted.first)
-        self._ingest(runs, entry.sequence)
+        self._ingest(runs, entry.sequence, reports=False)
 
     def settle(self) -> None:
         """Forget what ranking caches: what follows a cut depends on nothing that is not in it."""
@@ -241,7 +241,7 @@ class WorkerCore:
             )
         return JournalEntry(sequence=sequence, runs=noted)
 
-    def _ingest(self, runs: list[RecordRun], sequence: int) -> None:
+    def _ingest(self, runs: list[RecordRun], sequence: int, *, reports: bool = True) -> None:
         self.sequence = sequence
         catalogue = self.names.catalogue
         for run in runs:
@@ -250,16 +250,17 @@ class WorkerCore:
         found = (self._intake.fold(run, sequence) for run in runs if run.topic != catalogue)
         folded = [interactions for interactions in found if interactions is not None]
         if folded:
-            self._learn(folded)
+            self._learn(folded, reports=reports)
         self.publisher.sync_items()
 
-    def _learn(self, folded: list[Interactions]) -> None:
+    def _learn(self, folded: list[Interactions], *, reports: bool) -> None:
         batch = concatenated(folded)
         self.rate.add(self._clock(), len(batch))
         # One client with a wrong clock, or an event of today amid a replay, must not make all else old.
         batch.ts_ms = np.minimum(batch.ts_ms, self._stream_time_ms() + CLOCK_ALLOWANCE_MS)
         with self.metrics.stage("learn"):
-            learned = self.model.learn(batch, self.model.catalogue.unavailable(int(batch.ts_ms.max())))
+            withdrawn = self.model.catalogue.unavailable(int(batch.ts_ms.max()))
+            learned = self.model.learn(batch, withdrawn, reports=reports)
         self.metrics.scored_events.inc(learned.scored)
         self.metrics.stepped_events.inc(learned.stepped)
         self.metrics.drifts.inc(learned.drifts)

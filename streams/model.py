@@ -112,12 +112,14 @@ class Model:
             self._counters.append(self.markov)
         self._rng = np.random.default_rng(learner.seed)
 
-    def learn(self, batch: Interactions, withdrawn: Bools) -> Learned:
+    def learn(self, batch: Interactions, withdrawn: Bools, *, reports: bool = True) -> Learned:
         """Predict, score, then learn, in micro-batches of `MICRO_BATCH` events.
 
         Every event is counted. Of a batch that is larger because the worker is behind, only
         `MOST_SCORED` and `MOST_STEPPED` micro-batches, evenly spread, are scored and take
         gradient steps: freshness first. Where neither is wanted the whole batch is one step.
+
+        Without `reports` nothing is scored for the board; what is learned is the same, bit by bit.
         """
         learned = Learned()
         wanted = self.embeddings is not None or self._evaluate_ratio > 0
@@ -126,7 +128,7 @@ class Model:
         for i in range(n):
             part = rows_of(batch, slice(i * size, (i + 1) * size))
             if _is_chosen(i, n, MOST_SCORED) and self._rng.random() < self._evaluate_ratio:
-                self._score(part, withdrawn, learned)
+                self._score(part, withdrawn, learned, reports=reports)
             for counter in self._counters:
                 counter.learn_many(part)
             if self.embeddings is not None and _is_chosen(i, n, MOST_STEPPED):
@@ -136,7 +138,7 @@ class Model:
                 learned.discarded_steps += self.embeddings.discarded_steps - discarded
         return learned
 
-    def _score(self, batch: Interactions, withdrawn: Bools, learned: Learned) -> None:
+    def _score(self, batch: Interactions, withdrawn: Bools, learned: Learned, *, reports: bool) -> None:
         """Rank for the users of fresh watches, before the batch is learned; train the gate on them.
 
         Scored are watches of items that are not in the user's history: lists leave those out.
@@ -147,6 +149,12 @@ class Model:
             return
         asked = rows_of(batch, rows)
         contexts = Contexts(users=asked.users, history=asked.history, now_ms=int(asked.ts_ms[-1]))
+        if reports:
+            self._report(asked, contexts, withdrawn, learned)
+        self.ranker.learn_gate(contexts, asked.items, asked.history, withdrawn)
+
+    def _report(self, asked: Interactions, contexts: Contexts, withdrawn: Bools, learned: Learned) -> None:
+        """Score the lists of all rankers; changes nothing that is learned."""
         ours = self.ranker.rank(contexts, asked.history, withdrawn, scoring=True).items[:, :TOP]
         n_popular = TOP * 2 + asked.history.shape[1] + int(np.count_nonzero(withdrawn))
         popular = self.popularity.top(n_popular, POPULARITY_HALF_LIFE)
@@ -161,8 +169,7 @@ class Model:
         ranks = {name: rank_of(asked.items, found) for name, found in lists.items()}
         self.board.update(ranks)
         learned.drifts += self.drift.update(ranks["reelflow"] >= 0)
-        self.ranker.learn_gate(contexts, asked.items, asked.history, withdrawn)
-        learned.scored += len(rows)
+        learned.scored += len(asked)
 
     def put_item(self, item: Item) -> None:
         """Take in catalogue facts."""
