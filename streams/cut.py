@@ -89,6 +89,7 @@ def capture(core: WorkerCore) -> Captured:
 
 
 def _captured_partition(part: Partition, users: NDArray[np.int32], since_ms: NDArray[np.int64]) -> Arrays:
+    part.grow()
     return part.state.snapshot() | {
         "model_users": part.model_users[: len(part.state.users)].copy(),
         "owed_users": users,

@@ -42,6 +42,10 @@ class Names(Protocol):
     def users(self) -> Interner:
         """Model user slots."""
 
+    @property
+    def has_user_rows(self) -> bool:
+        """Whether any learner has something of its own for a user."""
+
     def put_item(self, item: Item) -> None:
         """Take in catalogue facts."""
 
@@ -106,17 +110,17 @@ class Intake:
         return interactions
 
     def _model_users(self, part: Partition, users: Int32) -> Int32:
-        """Model user slots of local `users`; a user's row is named at their first event."""
-        n = len(part.state.users)
-        if n > len(part.model_users):
-            grown = np.full(max(n, 2 * len(part.model_users)), -1, dtype=np.int32)
-            grown[: len(part.model_users)] = part.model_users
-            part.model_users = grown
+        """Model user slots of local `users`; a user's row is named at their first event.
+
+        -1 for all where no learner has user rows.
+        """
+        part.grow()
+        if not self._model.has_user_rows:
+            return part.model_users[users]
         slots = part.model_users[users]
         new = np.unique(users[slots < 0])
         if len(new):
-            ids = part.state.users.ids
-            part.model_users[new] = self._model.users.get_many([ids[int(local)] for local in new])
+            part.model_users[new] = self._model.users.intern_texts(part.state.users.texts_at(new))
         return part.model_users[users]
 
     def shelve(self, run: RecordRun, sequence: int) -> None:

@@ -20,7 +20,7 @@ from learners.drift import DriftMonitor
 from learners.evaluation import PrequentialBoard, rank_of
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
-from learners.state import digest_arrays, digest_texts, pack_strings, taken, unpack_strings
+from learners.state import digest_arrays, digest_texts, taken
 from learners.tags import TagChain
 from learners.transitions import Transitions
 from schemas.errors import StateError
@@ -171,6 +171,11 @@ class Model:
         learned.drifts += self.drift.update(ranks["reelflow"] >= 0)
         learned.scored += len(asked)
 
+    @property
+    def has_user_rows(self) -> bool:
+        """Whether any learner has something of its own for a user."""
+        return self.embeddings is not None
+
     def put_item(self, item: Item) -> None:
         """Take in catalogue facts."""
         self.tags.set_item_tags(self.catalogue.put(item), item.tags)
@@ -187,7 +192,7 @@ class Model:
         Not part of it: the board and the drift monitor, which only report.
         """
         copies = {learner.name: learner.snapshot() for learner in self._learners()}
-        names = {"items": list(self.items.ids), "users": list(self.users.ids)}
+        copies |= {"item_names": self.items.snapshot(), "user_names": self.users.snapshot()}
         facts = self.catalogue.capture()
         random = json.dumps(self._rng.bit_generator.state).encode()
 
@@ -195,8 +200,6 @@ class Model:
             arrays: Arrays = {
                 f"{name}.{key}": array for name, found in copies.items() for key, array in found.items()
             }
-            for name, ids in names.items():
-                arrays[f"names.{name}"], arrays[f"names.{name}_ends"] = pack_strings(ids)
             arrays |= {f"catalogue.{key}": array for key, array in facts().items()}
             arrays["random"] = np.frombuffer(random, dtype=np.uint8)
             return arrays
@@ -211,23 +214,22 @@ class Model:
         StateError
             Arrays are missing or damaged, or were made with other settings.
         """
-        letters, ends = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int64)
-        for name, interner in (("items", self.items), ("users", self.users)):
-            ids = unpack_strings(
-                taken(arrays, f"names.{name}", letters), taken(arrays, f"names.{name}_ends", ends)
-            )
-            if len(ids) > interner.capacity:
+        for name, interner in (("item", self.items), ("user", self.users)):
+            found = Interner.restored(arrays, prefix=f"{name}_names.")
+            if len(found) > interner.capacity:
                 raise StateError(
-                    f"the state names {len(ids)} {name}, learner.max_{name} allows {interner.capacity}"
+                    f"the state names {len(found)} {name}s, learner.max_{name}s allows {interner.capacity}"
                 )
-            interner.get_many(ids)
+            interner.intern_texts(found.texts())
         for learner in self._learners():
             own = _below(arrays, learner.name)
             if own or learner is not self.markov:  # the baseline may have been off
                 learner.restore(own)
         self.catalogue.restore(_below(arrays, "catalogue"))
         try:
-            self._rng.bit_generator.state = json.loads(taken(arrays, "random", letters).tobytes())
+            self._rng.bit_generator.state = json.loads(
+                taken(arrays, "random", np.zeros(0, dtype=np.uint8)).tobytes()
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(f"'random' is damaged: {error}") from None
         self.lineage = lineage
@@ -237,7 +239,7 @@ class Model:
 
         Slots are given out in that order too, and the names by slot are part of it.
         """
-        parts = [digest_texts(self.items.ids), digest_texts(self.users.ids)]
+        parts = [digest_arrays(self.items.snapshot()), digest_arrays(self.users.snapshot())]
         parts += [learner.digest() for learner in self._learners()]
         parts += [digest_arrays(self.catalogue.capture()()), repr(self._rng.bit_generator.state)]
         return digest_texts(parts)

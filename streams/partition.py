@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec import Struct, field
 
+from learners.state import grown
 from learners.user_state import PartitionState
 from schemas.errors import StateError
 from schemas.runs import Int32
@@ -52,6 +53,10 @@ class Partition(Struct, kw_only=True):
     end_seen: int = 0  # newest log end that was reported
     last_broker_ts_ms: int = 0
     first_offset: int = 0  # where this process began
+
+    def grow(self) -> None:
+        """Room in `model_users` for all local users."""
+        self.model_users = grown(self.model_users, len(self.state.users), -1)
 
     @property
     def next_offset(self) -> int:
