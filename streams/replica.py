@@ -22,6 +22,7 @@ from schemas.errors import StateError
 from schemas.interning import Interner
 from schemas.model_values import HeadValue
 from schemas.settings import LearnerSettings, RankerSettings
+from schemas.texts import texts_of
 from serving.ranking import Ranker
 
 from .model_export import EMBEDDINGS, GATE, POPULARITY, TRANSITIONS
@@ -146,14 +147,19 @@ class Replica:
         return None if self.head is None else max(0.0, now_s - self.head.published_at_ms / 1000)
 
     def _name(self, staged: Staged) -> None:
-        items, unnamed = self.items, self._unnamed
-        for slot, item_id in zip(staged.items.tolist(), staged.item_ids, strict=True):
-            if slot >= len(items):
-                unnamed[slot] = item_id
-                self._n_slots = max(self._n_slots, slot + 1)
-            elif items.id_of(slot) != item_id:
-                raise StateError(
-                    f"slot {slot} of model {self.lineage} was item {items.id_of(slot)!r} and is {item_id!r}"
-                )
-        while unnamed and (item_id := unnamed.pop(len(items), "")):
-            items.get(item_id)
+        if not len(staged.items):
+            return
+        items, unnamed, n = self.items, self._unnamed, len(self.items)
+        texts = texts_of(staged.item_ids)
+        found = items.find_spans(texts.data, texts.starts, texts.ends)
+        wrong = np.flatnonzero((found != staged.items) & ((found >= 0) | (staged.items < n)))
+        if len(wrong):
+            slot, item_id = int(staged.items[wrong[0]]), staged.item_ids[wrong[0]]
+            raise StateError(f"item {item_id!r} of model {self.lineage} has slot {slot}, and had another one")
+        for place in np.flatnonzero(found < 0).tolist():
+            unnamed[int(staged.items[place])] = staged.item_ids[place]
+        self._n_slots = max(self._n_slots, int(staged.items.max()) + 1)
+        new: list[str] = []
+        while item_id := unnamed.pop(n + len(new), ""):
+            new.append(item_id)
+        items.get_many(new)

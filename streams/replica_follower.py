@@ -1,8 +1,9 @@
-"""Reads the model topics on a thread of its own and hands what they say to whoever keeps the replica.
+"""Reads model topics and catalogue on a thread of its own, and hands on what they say.
 
-Read committed, from the beginning of the compacted topics: all items, the dense parameters, and the
-rows of those users whose partitions are held here. Offsets are not committed, for the arrays do not
-outlive the process. A broker that is away is waited for.
+Read committed, from the beginning of the compacted topics: all items, the dense parameters, the
+rows of those users whose partitions are held here, and the whole catalogue, which every ranker
+needs. Offsets are not committed, for what is made of them does not outlive the process. A broker
+that is away is waited for.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
 import structlog
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from msgspec import Struct
 
 from schemas.errors import TopicError
+from schemas.runs import RecordRun
 from schemas.settings import Settings
-from schemas.topics import model_topics
+from schemas.topics import model_topics, topic_names
 
 from .context import confluent_config
 from .model_export import shape_of
@@ -35,6 +39,13 @@ MOST_STAGED: Final = 20_000
 WAITING: Final = 2
 LOOK_EVERY_S: Final = 1.0
 CLOSE_S: Final = 10.0
+
+
+class CatalogueRun(Struct, frozen=True, kw_only=True):
+    """Consecutive catalogue records of one partition; every record from offset `first` on is in it."""
+
+    run: RecordRun
+    first: int
 
 
 class ReplicaFollower:
@@ -65,11 +76,15 @@ class ReplicaFollower:
             "log_level": 2,
         }
         self._users_topic = names.users
+        self._catalogue = topic_names(settings.kafka.prefix).catalogue
+        self._shelves = {(self._catalogue, p) for p in range(settings.kafka.partitions)}
         self._model = {(names.items, p) for p in range(settings.kafka.partitions)} | {(names.dense, 0)}
         self._stager = Stager(names, shape_of(settings.learner))
         self._on_failure = on_failure
-        self._ready: queue.Queue[Staged] = queue.Queue(WAITING)
-        self._wanted: set[Place] = set(self._model)
+        self._ready: queue.Queue[Staged | CatalogueRun] = queue.Queue(WAITING)
+        self._wanted: set[Place] = self._model | self._shelves
+        self._again: queue.SimpleQueue[tuple[Place, int]] = queue.SimpleQueue()
+        self._shelved: dict[int, list[Message]] = {}
         self._assigned: set[Place] = set()
         self._positions: dict[Place, int] = {}
         self._reached: set[Place] = set()
@@ -82,6 +97,11 @@ class ReplicaFollower:
     def caught_up(self) -> bool:
         """Whether items and dense parameters were read to an end that they had since the start."""
         return self._model <= self._reached
+
+    @property
+    def catalogue_caught_up(self) -> bool:
+        """The same of the catalogue."""
+        return self._shelves <= self._reached
 
     @property
     def n_refused(self) -> int:
@@ -100,9 +120,13 @@ class ReplicaFollower:
 
     def follow_users(self, partitions: frozenset[int]) -> None:
         """Read the users of these behaviour partitions, and of no others; from any thread."""
-        self._wanted = self._model | {(self._users_topic, p) for p in partitions}
+        self._wanted = self._model | self._shelves | {(self._users_topic, p) for p in partitions}
 
-    def pop(self) -> Staged | None:
+    def read_again(self, partition: int, offset: int) -> None:
+        """Hand on the catalogue's `partition` from `offset` on once more; from any thread."""
+        self._again.put(((self._catalogue, partition), offset))
+
+    def pop(self) -> Staged | CatalogueRun | None:
         """What was read, None when nothing waits; never blocks."""
         try:
             return self._ready.get_nowait()
@@ -127,6 +151,7 @@ class ReplicaFollower:
             self._assign(consumer)
             for message in consumer.consume(FETCHED, 0.1):
                 self._take(message)
+            self._shelve()
             if len(self._stager):
                 self._hand_over()
             if self._stager.n_refused > refused:
@@ -138,6 +163,12 @@ class ReplicaFollower:
 
     def _assign(self, consumer: Consumer) -> None:
         wanted = self._wanted
+        while not self._again.empty():
+            place, offset = self._again.get()
+            if place in self._assigned and offset < self._positions.get(place, 0):
+                consumer.incremental_unassign([TopicPartition(*place)])
+                consumer.incremental_assign([TopicPartition(*place, offset)])
+                self._positions[place] = offset
         if wanted == self._assigned:
             return
         gone, new = self._assigned - wanted, wanted - self._assigned
@@ -163,6 +194,10 @@ class ReplicaFollower:
         if error is not None:
             self._note(error, place, offset)
             return
+        if topic == self._catalogue:
+            if offset >= self._positions.get(place, 0):  # below: fetched before it was read again
+                self._shelved.setdefault(partition, []).append(message)
+            return
         self._positions[place] = offset + 1
         before = self._stager.add(topic, partition, message.key(), message.value())
         if before is not None:
@@ -170,6 +205,8 @@ class ReplicaFollower:
 
     def _note(self, error: KafkaError, place: Place, offset: int) -> None:
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - so the library names its constants
+            if place[0] == self._catalogue:
+                self._shelve()
             self._positions[place] = offset
             if place not in self._reached:
                 if len(self._stager):
@@ -185,10 +222,28 @@ class ReplicaFollower:
         if not self._ready.full() or len(self._stager) >= MOST_STAGED:
             self._put(self._stager.take())
 
-    def _put(self, staged: Staged) -> None:
+    def _shelve(self) -> None:
+        """Hand on the catalogue's records that were read."""
+        shelved, self._shelved = self._shelved, {}
+        for partition, messages in shelved.items():
+            place = (self._catalogue, partition)
+            offsets = np.array([message.offset() for message in messages], dtype=np.int64)
+            run = RecordRun(
+                topic=self._catalogue,
+                partition=partition,
+                keys=[message.key() for message in messages],
+                values=[message.value() for message in messages],
+                offsets=offsets,
+                timestamps_ms=np.array([message.timestamp()[1] for message in messages], dtype=np.int64),
+                next_offset=int(offsets[-1]) + 1,
+            )
+            self._put(CatalogueRun(run=run, first=self._positions.get(place, 0)))
+            self._positions[place] = run.next_offset
+
+    def _put(self, what: Staged | CatalogueRun) -> None:
         while not self._stop.is_set():
             try:
-                self._ready.put(staged, timeout=0.2)
+                self._ready.put(what, timeout=0.2)
                 return
             except queue.Full:
                 continue

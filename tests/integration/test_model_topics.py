@@ -17,6 +17,7 @@ from streams.model_topics import ModelPublisher
 from streams.model_transactions import KafkaTransactions, read_head
 from streams.replica import Replica
 from streams.replica_follower import ReplicaFollower
+from streams.staging import Staged
 from streams.topics import create_topics
 from tests.unit.test_replica import Learner, assert_same_model
 from tests.unit.test_replica import settings as small_settings
@@ -43,7 +44,8 @@ class Following:
         deadline = time.monotonic() + timeout_s
         while True:
             while (staged := self.follower.pop()) is not None:
-                self.replica.take(staged)
+                if isinstance(staged, Staged):
+                    self.replica.take(staged)
             if condition():
                 return
             assert not self.errors, self.errors

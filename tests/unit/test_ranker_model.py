@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.interning import Interner
@@ -14,6 +14,7 @@ from streams.replica import Replica
 NAMES = [f"v{i}" for i in range(12)]
 
 
+@settings(deadline=None)  # compiling may fall into it
 @given(st.lists(st.tuples(st.sampled_from(["local", "model", "look", "anew"]), st.sampled_from(NAMES))))
 def test_the_table_is_what_looking_up_every_id_would_give(steps: list[tuple[str, str]]) -> None:
     local = Interner()
