@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .asyncapi_model import model_channels, model_messages, model_schemas
+from .deadletters import HEADER_RESENT_FROM
 from .jsonschema import EXAMPLES, STRUCTS, JsonObject, component_schemas
 from .topics import DEFAULT_MODEL, DEFAULT_PARTITIONS, DEFAULT_PREFIX, TopicSpec, topic_names, topic_specs
 
@@ -46,10 +47,21 @@ _KIND_DESCRIPTIONS: Final = {
 
 _CLOUD_EVENT_HEADERS: Final[JsonObject] = {
     "type": "object",
-    "description": "Optional CloudEvents attributes in binary mode; tolerated, not read.",
+    "description": (
+        "Optional CloudEvents attributes in binary mode; tolerated, not read. reelflow_resent_from stands on "
+        "messages that `reelflow dlq resend` sent: topic/partition/offset of the original."
+    ),
     "properties": {
         name: {"type": "string"}
-        for name in ("ce_id", "ce_source", "ce_type", "ce_time", "ce_specversion", "content-type")
+        for name in (
+            "ce_id",
+            "ce_source",
+            "ce_type",
+            "ce_time",
+            "ce_specversion",
+            "content-type",
+            HEADER_RESENT_FROM,
+        )
     },
 }
 
@@ -175,7 +187,8 @@ def _messages() -> JsonObject:
             "The original key and value, byte for byte (a null stays null; a value of more than 8 MiB is "
             "replaced by its length and SHA-256 in the headers), in the original's partition "
             "number; the headers say why. Headers of the original are not copied. The identity is "
-            "(reelflow_topic, reelflow_partition, reelflow_offset): a letter written twice counts once."
+            "(reelflow_topic, reelflow_partition, reelflow_offset): a letter written twice counts once. "
+            "A record with reelflow_resent_ms is a receipt: the letter of its identity was sent again."
         ),
         "contentType": "application/octet-stream",
         "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, get_args
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Reason = Literal[
     "null_value",  # an event without a value
@@ -38,6 +38,9 @@ HEADER_STAGE: Final = "reelflow_stage"
 HEADER_EXCEPTION: Final = "reelflow_exception"
 HEADER_BYTES: Final = "reelflow_original_bytes"
 HEADER_SHA256: Final = "reelflow_original_sha256"
+HEADER_RESENT: Final = "reelflow_resent_ms"
+HEADER_RESENT_FROM: Final = "reelflow_resent_from"
+"""Of a message sent again, not of a letter: topic, partition and offset of the original, by slashes."""
 
 Stage = Literal["decode", "fold"]
 
@@ -60,6 +63,17 @@ class DeadLetterHeaders(Struct, frozen=True, kw_only=True):
     reelflow_original_sha256: Annotated[
         str, Meta(description="of a value too large for a dead letter, which then has none; else empty")
     ]
+    reelflow_resent_ms: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^[1-9][0-9]*$",
+                description="only on a receipt, which has no value: when the letter of this identity was sent"
+                " again, milliseconds since 1970",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Rejected(Struct, frozen=True, kw_only=True):

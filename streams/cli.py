@@ -17,6 +17,7 @@ COMMANDS = {
     "checkpoint": "list, inspect, verify and restore stored state",
     "config": "print the resolved settings",
     "demo": "broker, topics, worker, gateway and real events, all at once",
+    "dlq": "look at dead letters, send them again",
     "gateway": "serve recommendations and accept events over HTTP",
     "recommendations": "print a user's current list",
     "refold": "fold the whole log anew and print its digests",
