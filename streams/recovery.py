@@ -51,6 +51,7 @@ def recover(core: WorkerCore, tenure: Tenure, kafka: KafkaSettings) -> Recovered
     base = tenure.base
     if base is not None:
         restore(core, base.sequence, base.meta, base.units)
+        base.units.clear()  # the tenure stays for as long as the process
         log.info("checkpoint_loaded", name=base.name, sequence=base.sequence)
     entries = list(tenure.tail())
     reader = KafkaLogReader(kafka)

@@ -25,6 +25,7 @@ from schemas.errors import DamagedError, ExistsError, OwnedError, StoreError
 from .format import Checkpoint, seal
 from .history import BEATS, EPOCHS, OPEN_END, STARTS, History, Start, Stretch, numbers, split_name
 from .owners import Beat, EpochRecord, Holder, Owner, check_fence, holder_of
+from .retention import remove_unfinished
 from .segments import FOLDER as JOURNAL
 from .segments import epoch_text
 from .store import Store
@@ -113,6 +114,8 @@ def claim(
         tenure = Tenure(store, epoch, base, end, now_s)
         tenure.check()
         tenure.beat()
+        with suppress(StoreError):
+            remove_unfinished(store, epoch)
     except Exception as error:
         with suppress(StoreError):
             released = seal("heartbeat", Beat(at_s=now_s(), durable=0, released=True))

@@ -44,14 +44,13 @@ class Owner(Struct, kw_only=True, frozen=True):
 
     def is_gone(self) -> bool:
         """Whether it certainly ended: it was of this host, and this host does not have it any more."""
-        if self.host != socket.gethostname() or not self.started:
+        there, here = self.started.split("/"), _started(os.getpid()).split("/")
+        if self.host != socket.gethostname() or not len(there) == len(here) == 3:
             return False
-        boot, namespace, _ = self.started.split("/")
-        here = _started(os.getpid()).split("/")
-        if boot != here[0]:
+        if there[0] != here[0]:
             return True
         # Processes of another container are not to be seen from here.
-        return namespace == here[1] and _started(self.pid) != self.started
+        return there[1] == here[1] and _started(self.pid) != self.started
 
     def __str__(self) -> str:
         return f"{self.role} on {self.host} (pid {self.pid})"

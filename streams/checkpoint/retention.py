@@ -18,6 +18,7 @@ from .history import (
     numbers,
     read_manifest,
     split_name,
+    unit_folders,
 )
 from .segments import FOLDER as JOURNAL
 from .segments import epoch_text, segments
@@ -48,15 +49,9 @@ def prune(
             check()
             store.delete(f"{CHECKPOINTS}/{name}{MANIFEST}")
     newest = max(kept, default="")
-    for name in store.names(CHECKPOINTS):
-        if (
-            not name.endswith(MANIFEST)
-            and name not in kept
-            and split_name(name)[0] <= epoch
-            and name < newest
-        ):
-            for blob in store.names(f"{CHECKPOINTS}/{name}"):
-                store.delete(f"{CHECKPOINTS}/{name}/{blob}")
+    for name in unit_folders(store):
+        if name not in kept and name < newest and split_name(name)[0] <= epoch:
+            _remove_units(store, name)
     if len(kept) >= keep:
         check()
         _prune_journal(store, history, epoch, split_name(kept[-1])[1])
@@ -67,6 +62,20 @@ def prune(
                 store.delete(f"{folder}/{epoch_text(number)}")
     store.sweep()
     return set(kept)
+
+
+def remove_unfinished(store: Store, epoch: int) -> None:
+    """Remove checkpoints that writers before `epoch` did not finish: each death may have left one."""
+    whole = set(manifest_names(store))
+    for name in unit_folders(store):
+        if name not in whole and split_name(name)[0] < epoch:
+            _remove_units(store, name)
+    store.sweep()
+
+
+def _remove_units(store: Store, name: str) -> None:
+    for blob in store.names(f"{CHECKPOINTS}/{name}"):
+        store.delete(f"{CHECKPOINTS}/{name}/{blob}")
 
 
 def _prune_journal(store: Store, history: History, epoch: int, sequence: int) -> None:

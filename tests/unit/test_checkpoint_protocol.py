@@ -212,6 +212,18 @@ def test_one_of_many_claimants_wins(tmp_path: Path) -> None:
     assert len(refused) == 5
 
 
+def test_deaths_while_writing_leave_nothing_for_good(tmp_path: Path) -> None:
+    store = FaultyStore()
+    for number in range(5):
+        machine = Machine(store, number=number)
+        machine.batch(number)
+        store.fail(at=store.n_calls + 4, error=Crash)  # append, write, sync, then its unit; no manifest
+        store.disk.how = "after"
+        with pytest.raises(Crash):
+            machine.cut()
+    assert len([path for path in store.paths() if path.endswith(".safetensors")]) == 1
+
+
 def test_sequences_follow_each_other() -> None:
     machine = Machine(FaultyStore())
     with pytest.raises(StateError, match="cannot follow"):
