@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import DamagedError, FencedError, OwnedError, StateError, StoreError
+from schemas.learner import Arrays
 from streams.checkpoint.epochs import Tenure, claim
 from streams.checkpoint.format import Cut
 from streams.checkpoint.history import History
@@ -228,3 +229,33 @@ def test_sequences_follow_each_other() -> None:
     machine = Machine(FaultyStore())
     with pytest.raises(StateError, match="cannot follow"):
         machine.tenure.journal.append(JournalEntry(sequence=2, runs=[]))
+
+
+def test_without_a_journal_the_checkpoint_before_stands_in() -> None:
+    store, owner = FaultyStore(), Owner(host="h", pid=1, started="", role="ranker")
+
+    def begin() -> Tenure:
+        return claim(store, owner=owner, take_over=True, now_s=lambda: 0.0, journalled=False)
+
+    def write(tenure: Tenure, sequence: int) -> str:
+        units: dict[str, Arrays] = {"user": {"at": np.array([sequence], dtype=np.int64)}}
+        return tenure.write(Cut(sequence=sequence, units=units, meta={})).name
+
+    first = begin()
+    assert first.base is None
+    write(first, 1)
+    older, newer = write(first, 5), write(first, 9)
+    second = begin()
+    assert second.base is not None
+    assert (second.base.name, second.end, list(second.tail())) == (newer, 9, [])
+    store.delete(f"checkpoints/{newer}/user.safetensors")
+    third = begin()
+    assert third.base is not None
+    assert (third.base.name, third.end) == (older, 5)
+    newest = write(third, 6)
+    third.prune(2)
+    assert History(store).names() == [older, newest]
+    for name in (older, newest):
+        store.put(f"checkpoints/{name}.json", b"{}")
+    with pytest.raises(DamagedError, match="no checkpoint can be used"):
+        begin()
