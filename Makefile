@@ -60,6 +60,10 @@ unit: $(STAMP) ## unit tests and doctests only
 fuzz: $(STAMP) ## a million random and mutated messages through the decoder
 	@FUZZ_MESSAGES=1000000 $(BIN)/python -m pytest -m fuzz --timeout 3600 $(ARGS)
 
+.PHONY: chaos
+chaos: $(STAMP) ## faults on the real broker, the long form: 50 kills, a minute without a broker, ...
+	@CHAOS=1 $(BIN)/python -m pytest tests/chaos --timeout 3600 -s $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, yamllint, compose check
 	@$(BIN)/ruff check .

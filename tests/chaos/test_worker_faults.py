@@ -15,6 +15,7 @@ import pytest
 from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from streams.broker import LocalBroker
+from streams.broker_process import free_port
 from streams.topics import create_topics
 from tests.chaos.checks import check_all
 from tests.chaos.load import Load
@@ -33,7 +34,7 @@ FLOWING_AFTER_BROKER_S = 10.0
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
     """A broker that a test may stop and kill."""
-    with LocalBroker(tmp_path / "kafka", port=0) as running:
+    with LocalBroker(tmp_path / "kafka", port=free_port()) as running:
         yield running
 
 
@@ -108,7 +109,7 @@ def test_a_stopped_process_is_fenced_out(broker: LocalBroker, tmp_path: Path) ->
             try:
                 flowing(second, time.monotonic(), 60)
             except UnavailableError:
-                assert "is the writer" in second.child.tail(), second.child.tail()
+                assert "writes this state" in second.child.tail(), second.child.tail()
                 second = None
         first.child.process.send_signal(signal.SIGCONT)
         assert first.child.process.wait(30) != 0

@@ -330,7 +330,7 @@ def test_a_second_worker_ends_with_a_reason_and_the_first_goes_on(
     environ = worker.environ | {"REELFLOW_WORKER_PORT": "0"}
     with Child("worker", ["worker"], log=tmp_path / "second.log", environ=environ) as second:
         assert second.process.wait(90) == 1
-        assert "is the writer of this state" in second.tail()
+        assert "writes this state" in second.tail()
         assert "--take-over" in second.tail()
     environ["REELFLOW_WORKER_STATE_DIR"] = str(tmp_path / "elsewhere")
     with Child("worker", ["worker"], log=tmp_path / "third.log", environ=environ) as third:
