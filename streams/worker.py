@@ -30,7 +30,7 @@ from .batch_topic import BatchOptions, PartitionStart, batch_topic
 from .checkpoint.epochs import Tenure, claim
 from .checkpoint.owners import Owner
 from .checkpoint.store import open_store
-from .context import confluent_config, state_url
+from .context import confluent_config, state_folder, state_url
 from .core import WorkerCore
 from .device import use_half_the_cores
 from .faust_app import ReelflowApp, build_app, run_app
@@ -297,11 +297,6 @@ def instance_id(settings: Settings) -> str:
     """
     place = f"{state_url(settings)}\n{state_folder(settings, 'worker')}"
     return settings.worker.instance_id or f"reelflow-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
-
-
-def state_folder(settings: Settings, role: str) -> str:
-    """Folder of a role's state in the store: of one prefix, role and model there is one writer."""
-    return f"{settings.kafka.prefix}/{role}/{settings.worker.model_name}"
 
 
 def claim_state(settings: Settings, role: str, *, take_over: bool) -> Tenure:

@@ -7,7 +7,7 @@ import sys
 import click
 import msgspec
 
-from ..context import settings_from, state_url
+from ..context import settings_from, state_folder, state_url
 
 
 @click.command
@@ -26,7 +26,6 @@ def command(ctx: click.Context, live: str | None, role: str, as_json: bool) -> N
     from ..checkpoint.store import open_store
     from ..log_reader import KafkaLogReader
     from ..processes import http_json
-    from ..worker import state_folder
 
     told = None
     if live is not None:
