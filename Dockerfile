@@ -20,9 +20,10 @@ COPY --from=build /opt/reelflow /opt/reelflow
 ENV PATH=/opt/reelflow/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/home/reelflow/.cache/numba \
-    REELFLOW_HOME=/home/reelflow/.cache/reelflow
+    REELFLOW_HOME=/home/reelflow/.cache/reelflow \
+    REELFLOW_WORKER_STATE_DIR=/home/reelflow/state
 USER reelflow
 WORKDIR /home/reelflow
-RUN mkdir -p .cache/numba .cache/reelflow
+RUN mkdir -p .cache/numba .cache/reelflow state
 ENTRYPOINT ["reelflow"]
 CMD ["worker"]

@@ -51,6 +51,15 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
         "percentunit",
         [("rate(reelflow_stage_seconds_total[1m])", "{{stage}}")],
     ),
+    (
+        "Newest checkpoint",
+        "timeseries",
+        "s",
+        [
+            ("time() - reelflow_checkpoint_timestamp_seconds", "age"),
+            ("reelflow_checkpoint_write_seconds", "time to write"),
+        ],
+    ),
     ("Users and items", "timeseries", "short", [("reelflow_users", "users"), ("reelflow_items", "items")]),
     (
         "Events in gradient steps, events scored",
