@@ -242,7 +242,7 @@ class PartitionState:
         self._clock[NEXT_OFFSET] = max(self._clock[NEXT_OFFSET], batch.next_offset)
         rows = out.rows[:m]
         users = batch.users[rows]
-        last_ids, event_ids = self._last_event_ids, batch.event_ids
+        last_ids, event_ids = self._last_event_ids, batch.event_ids.to_list()
         for user, row in zip(users.tolist(), rows.tolist(), strict=True):
             last_ids[user] = event_ids[row]
         return Folded(

@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .compiled import inlined
 from .runs import Int32, Int64, UInt64
 from .texts import Texts, texts_of_bytes
 from .words import UInt8, byte_at, word_at
@@ -109,12 +110,12 @@ def partition_texts(keys: Texts, n: int) -> Int32:
     return (hashes % np.uint32(n)).astype(np.int32)
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def _rotl(x: np.uint64, bits: int) -> np.uint64:
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def _round(
     v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
@@ -131,7 +132,7 @@ def _round(
     return v0, v1, v2, v3
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def siphash(buffer: UInt8, start: int, end: int, k0: np.uint64, k1: np.uint64) -> np.uint64:
     """SipHash-2-4 of ``buffer[start:end]`` under the key (k0, k1)."""
     v0 = k0 ^ np.uint64(0x736F6D6570736575)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from .deadletters import Rejected
+from .texts import Texts
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
@@ -51,7 +52,7 @@ class EventBatch(Struct, kw_only=True):
     rows: Int32  # (N,)
     offsets: Int64  # (N,)
     broker_ts_ms: Int64  # (N,)
-    event_ids: list[str]  # (N,)
+    event_ids: Texts  # (N,)
     event_hashes: UInt64  # (N,) keyed 64-bit hash of event_id
     users: Int32  # (N,) slots of the partition's user interner
     items: Int32  # (N,) slots of the item interner

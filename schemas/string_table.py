@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from .compiled import inlined, kernel
 from .hashing import siphash
 from .runs import Int32, Int64, UInt64
-from .words import UInt8, byte_at, word_at
+from .words import UInt8, is_same
 
 
 class TableArrays(NamedTuple):
@@ -25,23 +25,7 @@ class TableArrays(NamedTuple):
     ends: Int64  # (texts + 1, and room); ends[0] is 0
 
 
-@njit(nogil=True, cache=True)
-def _is_same(a: UInt8, start: int, end: int, b: UInt8, at: int) -> bool:
-    """Whether ``a[start:end]`` stands in `b` from `at` on."""
-    while start + 8 <= end:
-        if word_at(a, start) != word_at(b, at):
-            return False
-        start += 8
-        at += 8
-    while start < end:
-        if byte_at(a, start) != byte_at(b, at):
-            return False
-        start += 1
-        at += 1
-    return True
-
-
-@njit(nogil=True, cache=True)
+@inlined
 def _place(table: TableArrays, hash32: np.uint64, buffer: UInt8, start: int, end: int) -> int:
     """Place of the text ``buffer[start:end]``, or of the empty place that ends its probe."""
     mask = np.uint64(len(table.places) - 1)
@@ -53,12 +37,12 @@ def _place(table: TableArrays, hash32: np.uint64, buffer: UInt8, start: int, end
         if entry >> np.uint64(32) == hash32:
             number = int(entry & np.uint64(0xFFFFFFFF)) - 1
             first, last = table.ends[number], table.ends[number + 1]
-            if last - first == end - start and _is_same(buffer, start, end, table.arena, first):
+            if last - first == end - start and is_same(buffer, start, end, table.arena, first):
                 return int(at)
         at = (at + np.uint64(1)) & mask
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_texts(
     buffer: UInt8, starts: Int64, ends: Int64, hashes: UInt64, table: TableArrays, out: Int32
 ) -> None:
@@ -68,14 +52,14 @@ def find_texts(
         out[i] = int(table.places[place] & np.uint64(0xFFFFFFFF)) - 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_text(text: UInt8, k0: np.uint64, k1: np.uint64, table: TableArrays) -> int:
     """Number of one text, -1 where it is not in the table; (k0, k1) is the key of its hash."""
     hash32 = siphash(text, 0, len(text), k0, k1) >> np.uint64(32)
     return int(table.places[_place(table, hash32, text, 0, len(text))] & np.uint64(0xFFFFFFFF)) - 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_texts(
     buffer: UInt8,
     starts: Int64,
@@ -107,7 +91,7 @@ def add_texts(
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def replaced(old: UInt64, new: UInt64) -> None:
     """Put all entries of `old` into the larger, empty `new`; they are known to differ."""
     mask = np.uint64(len(new) - 1)

@@ -7,19 +7,20 @@ bytes become one load. Nothing is checked: whoever reads knows that the buffer r
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from .compiled import inlined
 
 UInt8 = NDArray[np.uint8]
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def byte_at(buffer: UInt8, at: int) -> int:
     """Byte `at`."""
     return int(buffer[np.uint64(at)])
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def word_at(buffer: UInt8, at: int) -> np.uint64:
     """The bytes `at` to ``at + 7``, the first one lowest."""
     i = np.uint64(at)
@@ -33,3 +34,19 @@ def word_at(buffer: UInt8, at: int) -> np.uint64:
         | np.uint64(buffer[i + np.uint64(6)]) << np.uint64(48)
         | np.uint64(buffer[i + np.uint64(7)]) << np.uint64(56)
     )
+
+
+@inlined
+def is_same(a: UInt8, start: int, end: int, b: UInt8, at: int) -> bool:
+    """Whether ``a[start:end]`` stands in `b` from `at` on."""
+    while start + 8 <= end:
+        if word_at(a, start) != word_at(b, at):
+            return False
+        start += 8
+        at += 8
+    while start < end:
+        if byte_at(a, start) != byte_at(b, at):
+            return False
+        start += 1
+        at += 1
+    return True

@@ -12,6 +12,7 @@ from schemas.hashing import hash_many
 from schemas.learner import Contexts, Interactions
 from schemas.records import EVENT_TYPES
 from schemas.runs import EventBatch
+from schemas.texts import texts_of
 
 T0_MS = 1_650_000_000_000
 TYPE = {name: index for index, name in enumerate(EVENT_TYPES)}
@@ -37,7 +38,7 @@ def event_batch(
         broker_ts_ms=np.array(
             [row.get("broker_ts_ms", t) for row, t in zip(rows, ts_ms.tolist(), strict=True)], dtype=np.int64
         ),
-        event_ids=ids,
+        event_ids=texts_of(ids),
         event_hashes=hash_many(ids, 7),
         users=column("user", 0, np.int32),
         items=column("item", 0, np.int32),

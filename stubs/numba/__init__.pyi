@@ -14,8 +14,10 @@ def njit(
     cache: bool = ...,
     fastmath: bool | set[str] = ...,
     inline: str = ...,
+    forceinline: bool = ...,
     parallel: bool = ...,
     boundscheck: bool | None = ...,
+    _nrt: bool = ...,
 ) -> Callable[[_F], _F]: ...
 def prange(*args: int) -> range: ...
 def set_num_threads(n: int) -> None: ...

@@ -12,6 +12,7 @@ import pytest
 from numba.core.registry import CPUDispatcher
 
 import learners
+import schemas
 from learners.embeddings import Embeddings
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
@@ -231,12 +232,17 @@ def test_negatives_teach_no_visits(make: Callable[[], Learner], batch: Interacti
 
 def test_every_compiled_function_releases_the_interpreter() -> None:
     found = 0
-    for module in pkgutil.iter_modules(learners.__path__):
-        members: dict[str, Any] = vars(importlib.import_module(f"learners.{module.name}"))
+    modules = [
+        f"{package.__name__}.{module.name}"
+        for package in (schemas, learners)
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    for module in modules:
+        members: dict[str, Any] = vars(importlib.import_module(module))
         for name, member in members.items():
             if isinstance(member, CPUDispatcher):
                 found += 1
-                where = f"learners.{module.name}.{name}"
+                where = f"{module}.{name}"
                 assert member.targetoptions.get("nogil"), f"{where} holds the interpreter"
                 cache: Any = getattr(member, "_cache", None)
                 assert cache.cache_path, f"{where} is compiled anew each time"

@@ -74,12 +74,12 @@ def test_columns() -> None:
     assert batch.partition == 3
     assert batch.next_offset == 106
     assert batch.rejected == []
-    assert batch.event_ids == ["broken-1", "e2", "broken-1"]
+    assert batch.event_ids.to_list() == ["broken-1", "e2", "broken-1"]
     columns = {
         "rows": (np.int32, [0, 1, 2]),
         "offsets": (np.int64, [100, 102, 104]),
         "broker_ts_ms": (np.int64, [5000, 5001, 5002]),
-        "event_hashes": (np.uint64, [hash_one(one, HASH_KEY) for one in batch.event_ids]),
+        "event_hashes": (np.uint64, [hash_one(one, HASH_KEY) for one in batch.event_ids.to_list()]),
         "users": (np.int32, [0, 1, 0]),
         "items": (np.int32, [0, 1, 0]),
         "types": (np.int8, [EVENT_TYPES.index(one) for one in ("gift", "impression", "gift")]),
@@ -106,7 +106,7 @@ def test_an_empty_run() -> None:
 def test_broken(broken: Broken) -> None:
     _, make, reason, field = broken
     batch, users, items = decode([record(event_id="a"), make(8), record(event_id="b")])
-    assert batch.event_ids == ["a", "b"]
+    assert batch.event_ids.to_list() == ["a", "b"]
     assert batch.rows.tolist() == [0, 2]
     assert batch.offsets.tolist() == [100, 104]
     assert users.ids == ["u1"]
@@ -345,7 +345,7 @@ def test_new_ids_beyond_capacity_are_rejected_and_known_ones_go_on() -> None:
         next_offset=5,
     )
     batch = decode_events(run, users=Interner(capacity=2), items=Interner(capacity=2), hash_key=1)
-    assert batch.event_ids == ["e0", "e1", "e3"]
+    assert batch.event_ids.to_list() == ["e0", "e1", "e3"]
     assert batch.offsets.tolist() == [0, 1, 3]
     assert [(r.index, r.reason, r.field) for r in batch.rejected] == [
         (2, "capacity", "item_id"),

@@ -20,6 +20,7 @@ from schemas.jsonschema import json_schema
 from schemas.records import EVENT_TYPES, SURFACES, Event
 from schemas.runs import EventBatch, RecordRun
 from tests.broken_events import BROKEN, Record
+from tests.decoding_reference import assert_as_msgspec_says
 from tests.schema_checker import compile_schema
 
 SEED = 20240607
@@ -148,6 +149,21 @@ def _wrap(rng: random.Random, value: bytes) -> bytes:
     return before + value + after
 
 
+def _repeat(rng: random.Random, value: bytes) -> bytes:
+    """A piece twice, or put elsewhere: brackets, quotes and digits where none belong."""
+    start = rng.randrange(len(value))
+    piece = value[start : start + rng.randint(1, 12)]
+    at = rng.randrange(len(value) + 1)
+    return value[:at] + piece + value[at:]
+
+
+def _spread(rng: random.Random, value: bytes) -> bytes:
+    """White space of any kind, and what only looks like it, behind punctuation."""
+    blank = rng.choice([b" ", b"\t", b"\r\n", b"\n", b"\x0b", b"\x0c", b"\xc2\xa0", b"\x00"])
+    mark = rng.choice([b",", b":", b"{", b"}", b'"'])
+    return value.replace(mark, mark + blank, rng.randint(1, 3))
+
+
 def _noise(rng: random.Random, _: bytes) -> bytes:
     if rng.random() < 0.5:
         return rng.randbytes(rng.randrange(200))
@@ -167,6 +183,8 @@ MUTATIONS: list[tuple[Mutation, int]] = [
     (_add_field, 5),
     (_replace_field, 8),
     (_nest, 1),
+    (_repeat, 3),
+    (_spread, 2),
     (_wrap, 1),
     (_noise, 2),
     (_json_only, 1),
@@ -185,10 +203,14 @@ def _messages(rng: random.Random, n: int) -> list[Record]:
         event = _event(rng)
         value = mutation(rng, _encoded(rng, event))
         key: bytes | None = event["user_id"].encode()
+        if rng.random() < 0.01:  # one message in two records: the second must not complete the first
+            cut = rng.randrange(len(value) + 1)
+            records += [(key, value[:cut]), (key, value[cut:])]
+            continue
         if rng.random() < 0.01:
             key = rng.choice([None, b"", b"other", rng.randbytes(4)])
         records.append((key, value))
-    return records
+    return records[:n]
 
 
 class _DuplicateError(Exception):
@@ -266,6 +288,7 @@ def test_nothing_crashes_and_nothing_is_accepted_that_the_schema_rejects() -> No
         )
         users, items = Interner(), Interner()
         batch = decode_events(run, users=users, items=items, hash_key=start)
+        assert_as_msgspec_says(batch, run, users, items, start)
         accounted = sorted([*batch.rows.tolist(), *(one.index for one in batch.rejected)])
         assert accounted == list(range(n))
         assert set(batch.users.tolist()) == set(range(len(users)))  # nothing of a rejected one is interned
