@@ -49,8 +49,9 @@ class Run(Struct, kw_only=True):
 
     engine: str
     events_per_s: float
-    cpu_us: float
-    """CPU microseconds of the process, all threads, an event."""
+    events: int
+    cpu_s: float
+    """CPU seconds of the process in the window, all threads."""
 
     peak_mib: float
     drained: Drained | None = None
@@ -83,7 +84,8 @@ def run_engine(engine: str, topic: Topic, folder: Path, seconds: float, python: 
     return Run(
         engine=engine,
         events_per_s=found["events"] / found["seconds"],
-        cpu_us=found["cpu_s"] / found["events"] * 1e6,
+        events=found["events"],
+        cpu_s=found["cpu_s"],
         peak_mib=found["peak_mib"],
     )
 
@@ -95,7 +97,8 @@ def run_worker(engine: str, topic: Topic, folder: Path, seconds: float) -> Run:
     return Run(
         engine=engine,
         events_per_s=drained.events_per_s,
-        cpu_us=drained.cpu_s / max(1, drained.events) * 1e6,
+        events=drained.events,
+        cpu_s=drained.cpu_s,
         peak_mib=drained.peak_mib,
         drained=drained,
     )
@@ -120,8 +123,8 @@ def compare(
 def row(run: Run) -> str:
     """One run as a line of the table."""
     line = (
-        f"{run.engine:<18}{run.events_per_s:>10,.0f} events/s{run.cpu_us:>8.2f} CPU us/event"
-        f"{run.peak_mib:>8,.0f} MiB"
+        f"{run.engine:<18}{run.events_per_s:>10,.0f} events/s{run.cpu_s:>8.1f} CPU s"
+        f"{run.cpu_s / max(1, run.events) * 1e6:>8.2f} us/event{run.peak_mib:>8,.0f} MiB"
     )
     if run.drained is None:
         return line
