@@ -21,6 +21,7 @@ from learners.transitions import Transitions
 from schemas.interning import Interner
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
+from schemas.texts import texts_of
 from serving.ranking import Ranker
 from serving.snapshots import SnapshotEncoder
 
@@ -81,15 +82,15 @@ def measure(n_items: int, n_events: int, repeats: int) -> dict[str, float]:
     encoder = SnapshotEncoder(
         Interner(f"video-{item}" for item in range(n_items)), model_name="main", ttl_ms=DAY_MS
     )
-    names = [f"user-{user}" for user in range(USERS)]
-    event_ids = [f"event-{user:012x}" for user in range(USERS)]
+    names = [texts_of(f"user-{user}" for user in range(USERS))]
+    event_ids = [texts_of(f"event-{user:012x}" for user in range(USERS))]
     ones = np.ones(USERS, dtype=np.int64)
 
     def encode() -> list[bytes]:
         return encoder.encode(
             names, ranked, partition=0, offsets=ones, event_ids=event_ids, ts_ms=ones, generated_at_ms=DAY_MS,
             epoch=0, sequence=1, fallbacks=np.zeros(USERS, dtype=np.int8),
-        )  # fmt: skip
+        ).values  # fmt: skip
 
     return {
         "items": n_items,

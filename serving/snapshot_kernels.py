@@ -22,6 +22,12 @@ SLACK: Final = 64
 QUOTE: Final = 34
 BACKSLASH: Final = 92
 ZERO: Final = 48
+SPACE: Final = 32
+LETTER_U: Final = 117
+HEX: Final = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
+SHORT: Final = np.zeros(128, dtype=np.uint8)
+"""By byte, the letter of its short escape; 0 where there is none."""
+SHORT[[8, 9, 10, 12, 13, QUOTE, BACKSLASH]] = np.frombuffer(b'btnfr"\\', dtype=np.uint8)
 MAX_DIGITS: Final = 20
 
 (
@@ -63,28 +69,65 @@ class ListColumns(NamedTuple):
     reasons: Int32
 
 
-@njit(nogil=True, cache=True)
-def split_strings(json: UInt8, n: int, data: UInt8, ends: Int64, first: int, start: int) -> int:
-    """Copy the insides of the `n` strings of a JSON array of strings to `data` from `start` on.
+@njit(nogil=True, cache=True, inline="always")
+def is_escaped(byte: np.uint8) -> bool:
+    """Whether JSON has this byte of a string as an escape sequence."""
+    return bool(byte < SPACE or byte == QUOTE or byte == BACKSLASH)  # noqa: SIM109 - three vector compares
 
-    ``ends[first + 1 :]`` gets where each ends; returns where the last one ends.
-    """
-    p = 0
-    q = start
-    for i in range(n):
-        while json[p] != QUOTE:
-            p += 1
-        p += 1
-        while json[p] != QUOTE:
-            if json[p] == BACKSLASH:
-                data[q] = json[p]
-                p += 1
-                q += 1
-            data[q] = json[p]
-            p += 1
+
+@njit(nogil=True, cache=True)
+def escaped_sizes(data: UInt8, starts: Int64, ends: Int64) -> tuple[int, int]:
+    """Bytes of all texts as JSON has them, without quotes, and of the longest."""
+    total = longest = 0
+    for i in range(len(starts)):
+        size = int(ends[i] - starts[i])
+        for p in range(starts[i], ends[i]):
+            if is_escaped(data[p]):
+                size += 1 if SHORT[data[p]] != 0 else 5
+        total += size
+        longest = max(longest, size)
+    return total, longest
+
+
+@njit(nogil=True, cache=True)
+def put_escaped(out: UInt8, q: int, text: UInt8) -> int:
+    """One text with its escapes; returns where it ends."""
+    for byte in text:
+        if not is_escaped(byte):
+            out[q] = byte
             q += 1
-        p += 1
-        ends[first + 1 + i] = q
+            continue
+        out[q] = BACKSLASH
+        if SHORT[byte] != 0:
+            out[q + 1] = SHORT[byte]
+            q += 2
+        else:
+            out[q + 1] = LETTER_U
+            out[q + 2] = out[q + 3] = ZERO
+            out[q + 4] = HEX[byte >> 4]
+            out[q + 5] = HEX[byte & 15]
+            q += 6
+    return q
+
+
+@njit(nogil=True, cache=True)
+def put_texts(
+    data: UInt8, starts: Int64, ends: Int64, out: UInt8, out_ends: Int64, first: int, start: int
+) -> int:
+    """Texts as JSON has them, without quotes, one behind the other to `out` from `start` on.
+
+    ``out_ends[first + 1 :]`` gets where each ends; returns where the last one ends.
+    """
+    q = start
+    for i in range(len(starts)):
+        n = ends[i] - starts[i]
+        source, target = data[starts[i] : ends[i]], out[q : q + n]
+        n_escaped = 0
+        for p in range(n):  # copied and looked at in one vector loop: escapes are rare
+            target[p] = source[p]
+            n_escaped += is_escaped(source[p])
+        q = q + n if n_escaped == 0 else put_escaped(out, q, source)
+        out_ends[first + 1 + i] = q
     return q
 
 

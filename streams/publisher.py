@@ -14,6 +14,7 @@ from schemas.interning import Interner
 from schemas.learner import Contexts
 from schemas.runs import Int32, Int64
 from schemas.settings import Settings
+from schemas.texts import Texts, texts_of
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 from serving.ranking import Ranked
@@ -66,6 +67,11 @@ class _Due(Struct, frozen=True):
     part: Partition
     number: int  # of the outbox's `take`
     told: Told
+
+
+def _last_events(due: _Due) -> Texts:
+    state = due.part.state
+    return texts_of([state.last_event_id(user) for user in due.told.users.tolist()])
 
 
 class Publisher:
@@ -189,20 +195,15 @@ class Publisher:
             withdrawn = self._model.catalogue.unavailable(contexts.now_ms)
             ranked = self._model.ranker.rank(contexts, seen, withdrawn).first(self._list_size)
         with self._metrics.stage("encode"):
-            names, knows = [], []
-            for d in due:
-                ids, state, users = d.part.state.users.ids, d.part.state, d.told.users.tolist()
-                names += [ids[user] for user in users]
-                knows += [state.last_event_id(user) for user in users]
             cold = contexts.history[:, -1] < 0
-            values = self._encoder.encode(
-                names,
+            keys, values = self._encoder.encode(
+                [d.part.state.users.texts_at(d.told.users) for d in due],
                 ranked,
                 partition=np.repeat(
                     np.array([d.index for d in due], dtype=np.int32), [len(d.told.users) for d in due]
                 ),
                 offsets=np.concatenate([d.part.state.last_offset[d.told.users] for d in due]),
-                event_ids=knows,
+                event_ids=[_last_events(d) for d in due],
                 ts_ms=np.concatenate([d.part.state.last_ts_ms[d.told.users] for d in due]),
                 generated_at_ms=int(self._clock() * 1000),
                 epoch=self.epoch,
@@ -228,7 +229,7 @@ class Publisher:
         if self.before_send is not None:
             self.before_send()
         with self._metrics.stage("produce"):
-            self._sink.send(self._topic, [name.encode() for name in names], values, delivered)
+            self._sink.send(self._topic, keys, values, delivered)
 
     def _observe(self, now_ms: float, told: Told) -> None:
         """Seconds since the snapshot could have been made; those of held users also from the event on."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.interning import Interner
 from schemas.records import Knows, ModelRef, Reason, RecommendedItem, Snapshot
+from schemas.texts import texts_of
 from serving.ranking import EMBEDDING, POPULARITY, SOURCES, TRANSITIONS, Ranked
 from serving.snapshots import FALLBACK_COLD_USER, FALLBACK_STALE_MODEL, IdTable, SnapshotEncoder
 
@@ -45,6 +46,7 @@ def plain(
     names: list[str], items: list[str], ranked: Ranked, first_sequence: int, columns: dict[str, object]
 ) -> list[Snapshot]:
     """The same snapshots, built from structs."""
+    event_ids = [text for part in columns["event_ids"] for text in part.to_list()]  # type: ignore[attr-defined]
     snapshots = []
     for i, name in enumerate(names):
         listed = [
@@ -72,7 +74,7 @@ def plain(
                 knows=Knows(
                     partition=7,
                     offset=int(columns["offsets"][i]),  # type: ignore[index]
-                    event_id=columns["event_ids"][i],  # type: ignore[index]
+                    event_id=event_ids[i],
                     ts_ms=int(columns["ts_ms"][i]),  # type: ignore[index]
                 ),
                 model=ModelRef(name='ma"in', epoch=3, sequence=9_120),
@@ -100,7 +102,7 @@ def columns_of(rng: np.random.Generator, event_ids: list[str]) -> dict[str, obje
     n = len(event_ids)
     return {
         "offsets": rng.integers(0, 2**62, n),
-        "event_ids": event_ids,
+        "event_ids": [texts_of(event_ids[:1]), texts_of(event_ids[1:])],
         "ts_ms": rng.integers(0, 4_102_444_800_000, n),
         "fallbacks": rng.integers(0, 3, n).astype(np.int8),
     }
@@ -109,8 +111,9 @@ def columns_of(rng: np.random.Generator, event_ids: list[str]) -> dict[str, obje
 def encoded(
     encoder: SnapshotEncoder, names: list[str], ranked: Ranked, columns: dict[str, object]
 ) -> list[bytes]:
-    return encoder.encode(
-        names,
+    parts = [texts_of(names[:2]), texts_of(names[2:])]
+    keys, values = encoder.encode(
+        parts,
         ranked,
         partition=7,
         generated_at_ms=1_650_900_000_480,
@@ -118,6 +121,8 @@ def encoded(
         sequence=9_120,
         **columns,  # type: ignore[arg-type]
     )
+    assert keys == [name.encode() for name in names]
+    return values
 
 
 @settings(deadline=None)  # the first call compiles
@@ -160,17 +165,17 @@ def test_field_order_and_form_are_those_of_the_contract() -> None:
         Interner(["v1", "v88", "v1001"]), model_name="main", ttl_ms=60, first_sequence=18_734
     )
     (value,) = encoder.encode(
-        ["u42"],
+        [texts_of(["u42"])],
         ranked,
         partition=0,
         offsets=np.array([5], dtype=np.int64),
-        event_ids=["e-7f"],
+        event_ids=[texts_of(["e-7f"])],
         ts_ms=np.array([9], dtype=np.int64),
         generated_at_ms=10,
         epoch=3,
         sequence=7,
         fallbacks=np.array([FALLBACK_COLD_USER], dtype=np.int8),
-    )
+    ).values
     assert value == (
         b'{"schema_version":1,"snapshot_id":"u42.0.18734","user_id":"u42","generated_at_ms":10,"ttl_ms":60,'
         b'"knows":{"partition":0,"offset":5,"event_id":"e-7f","ts_ms":9},'
@@ -214,14 +219,14 @@ def test_partitions_may_differ_by_user() -> None:
     rng = np.random.default_rng(7)
     encoder = SnapshotEncoder(Interner(["a"]), model_name="m", ttl_ms=1)
     values = encoder.encode(
-        ["u", "w"],
+        [texts_of(["u", "w"])],
         some_lists(rng, 2, 2, 1),
         partition=np.array([3, 12], dtype=np.int32),
         generated_at_ms=1,
         epoch=0,
         sequence=0,
         **columns_of(rng, ["e", "f"]),  # type: ignore[arg-type]
-    )
+    ).values
     snapshots = [decode(value) for value in values]
     assert [snapshot.knows.partition for snapshot in snapshots] == [3, 12]
     assert [snapshot.snapshot_id for snapshot in snapshots] == ["u.3.0", "w.12.1"]
@@ -238,7 +243,7 @@ def test_no_users_no_snapshots() -> None:
     [
         ({"offsets": np.array([-1], dtype=np.int64)}, "without an applied event"),
         ({"ts_ms": np.array([-1], dtype=np.int64)}, "without an applied event"),
-        ({"event_ids": ["e", "f"]}, "rows for 1 users"),
+        ({"event_ids": [texts_of(["e", "f"])]}, "rows for 1 users"),
         ({"fallbacks": np.array([FALLBACK_STALE_MODEL + 1], dtype=np.int8)}, "unknown fallback"),
     ],
 )
