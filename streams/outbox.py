@@ -6,7 +6,6 @@ from collections import deque
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from schemas.runs import Int32, Int64
 
@@ -41,11 +40,6 @@ class Told(Struct, frozen=True, kw_only=True):
     due_ms: Int64
     n_first: int
     sequence: int
-
-    @property
-    def held(self) -> NDArray[np.bool_]:
-        """(B,) whom the refresh interval held back."""
-        return self.due_ms > self.since_ms
 
 
 class Outbox:

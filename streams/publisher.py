@@ -213,28 +213,42 @@ class Publisher:
                 ).astype(np.int8),
             )
         done = self._gate.sent(min(d.told.sequence for d in due))
+        left = len(due)
 
-        def delivered(n: int, failed: int) -> None:
+        def delivered(_n: int, failed: int) -> None:
+            nonlocal left
             if failed:
                 raise UnavailableError(f"the broker refused {failed} snapshots")
+            left -= 1
+            if left:
+                return
             done()
-            self._metrics.snapshots.inc(n)
-            self.n_snapshots += n
-            now_ms = self._clock() * 1000
             for d in due:
                 d.part.outbox.acknowledge(d.number)
-                self.n_users += d.told.n_first
-                self._observe(now_ms, d.told)
+            self._count([d.told for d in due])
 
         if self.before_send is not None:
             self.before_send()
         with self._metrics.stage("produce"):
-            self._sink.send(self._topic, keys, values, delivered)
+            # The recommendations of a user have the partition of their behaviour.
+            end = 0
+            for d in due:
+                start, end = end, end + len(d.told.users)
+                self._sink.send(self._topic, keys[start:end], values[start:end], delivered, partition=d.index)
 
-    def _observe(self, now_ms: float, told: Told) -> None:
-        """Seconds since the snapshot could have been made; those of held users also from the event on."""
-        waited = np.maximum((now_ms - told.due_ms) / 1000, 0.0)
-        held = np.maximum((now_ms - told.since_ms[told.held]) / 1000, 0.0)
+    def _count(self, told: list[Told]) -> None:
+        """What the broker has acknowledged, and when.
+
+        Seconds since the snapshot could have been made; those of held users also from the event on.
+        """
+        now_ms = self._clock() * 1000
+        due_ms = np.concatenate([part.due_ms for part in told])
+        since_ms = np.concatenate([part.since_ms for part in told])
+        self.n_snapshots += len(due_ms)
+        self.n_users += sum(part.n_first for part in told)
+        self._metrics.snapshots.inc(len(due_ms))
+        waited = np.maximum((now_ms - due_ms) / 1000, 0.0)
+        held = np.maximum((now_ms - since_ms[due_ms > since_ms]) / 1000, 0.0)
         for histogram, reservoir, values in (
             (self._metrics.event_to_snapshot, self.latencies, waited),
             (self._metrics.held_back, self.latencies_held, held),

@@ -38,7 +38,7 @@ def test_first_event_counts_and_interval_holds_back() -> None:
     assert outbox.take(1_400, INTERVAL, 10) is None
     assert (outbox.n_pending, outbox.oldest_sequence()) == (1, 2)
     told = taken(outbox, 1_500)
-    assert told.held.tolist() == [True]
+    assert (told.since_ms.tolist(), told.due_ms.tolist()) == ([1_100], [1_500])
     assert (told.n_first, told.sequence) == (0, 2)
     assert outbox.oldest_sequence() is None
 
