@@ -42,10 +42,10 @@ from .letters import LetterWriter
 from .model import Model, concatenated
 from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
+from .share import PublishShare
 from .sinks import Sink
 
 CLOCK_ALLOWANCE_MS = 3_600_000
-LEAST_TICK_S = 0.02
 
 
 class Keeper(Protocol):
@@ -125,6 +125,7 @@ class WorkerCore:
         self._keeper: Keeper | None = None
         self._captured: Captured | None = None
         self._applied_s = 0.0
+        self._share = PublishShare()
 
     def keep(self, keeper: Keeper, epoch: int) -> None:
         """Make what follows durable with `keeper`, as the writer of `epoch`."""
@@ -276,11 +277,9 @@ class WorkerCore:
     def tick(self) -> None:
         """Publish what is due, let deliveries report, begin a checkpoint when it is time.
 
-        Learning and publishing share the thread: a tick goes on while users are due and it has
-        taken less than its share of the time since the last one (at least one chunk, 20 ms).
+        Learning and publishing share the thread, see `streams.share`: a tick goes on while users are
+        due and it has time (at least one chunk).
         """
-        budget_s = max(LEAST_TICK_S, self._applied_s)
-        self._applied_s = 0.0
         self.readiness = Readiness(
             ready=self.ready,
             partitions=len(self.partitions),
@@ -288,9 +287,12 @@ class WorkerCore:
             reason=self.not_ready_because or ("" if self.held.caught_up else "reading the log"),
         )
         if self.held.caught_up and self._tells:
-            deadline = time.perf_counter() + budget_s
-            while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < deadline:
+            began_s = time.perf_counter()
+            until_s = self._share.begin(began_s, self._applied_s, self.publisher.longest_wait_s())
+            while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:
                 pass
+            self._share.end(began_s, time.perf_counter())
+        self._applied_s = 0.0
         with self.metrics.stage("deliver"):
             self._sink.poll()
         self._advance_checkpoint()

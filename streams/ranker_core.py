@@ -33,7 +33,7 @@ from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
 from .commits import CommitGate, Positions
-from .core import LEAST_TICK_S, run_from
+from .core import run_from
 from .intake import Intake
 from .latency import Rate
 from .letters import LetterWriter
@@ -48,6 +48,7 @@ from .unit import CapturedUnit, RestoredUnit, capture_unit, restore_unit
 NOBODYS: Final = 2**62
 """`Shelf.live_from` of a catalogue partition whose dead letters another ranker writes."""
 
+LEAST_TICK_S: Final = 0.02
 MODEL_SHARE: Final = 0.25
 """Most of a tick's time that taking over model values may have while users wait."""
 
