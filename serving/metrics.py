@@ -98,6 +98,16 @@ class WorkerMetrics:
             "Age of the newest applied event while records wait, else 0",
             registry=registry,
         )
+        self.model_lag_records = Gauge(
+            "reelflow_model_lag_records",
+            "Records of the model topics that a ranker has not read yet",
+            registry=registry,
+        )
+        self.model_age = Gauge(
+            "reelflow_model_age_seconds",
+            "Seconds since the learner that a ranker follows was heard of",
+            registry=registry,
+        )
         self.users = Gauge("reelflow_users", "Users with state", registry=registry)
         self.items = Gauge("reelflow_items", "Items known", registry=registry)
         self.ready = Gauge(

@@ -19,6 +19,8 @@ COMMANDS = {
     "demo": "broker, topics, worker, gateway and real events, all at once",
     "dlq": "look at dead letters, send them again",
     "gateway": "serve recommendations and accept events over HTTP",
+    "learner": "learn a model from events and publish it for rankers",
+    "ranker": "publish recommendations with a learner's model",
     "recommendations": "print a user's current list",
     "refold": "fold the whole log anew and print its digests",
     "replay": "stream a data set to the topics",

@@ -70,6 +70,16 @@ class Keeper(Protocol):
         """Positions of the newest durable checkpoint."""
 
 
+class Syncs(Protocol):
+    """Who publishes the model for other processes; see `streams.model_topics`."""
+
+    def sync(self, sequence: int, positions: Positions, events_learned: int) -> bool:
+        """Hand over what changed, if it is time."""
+
+    def close(self, sequence: int, positions: Positions, events_learned: int) -> None:
+        """Publish what waits."""
+
+
 class WorkerCore:
     """See the module's docstring.
 
@@ -122,6 +132,8 @@ class WorkerCore:
             settings, self.model, self.held.partitions, sink, self._snapshots_gate, metrics, clock
         )
         self.publisher.before_send = self._before_send
+        self.syncs: Syncs | None = None
+        """Set by a role that publishes its model."""
         self._keeper: Keeper | None = None
         self._captured: Captured | None = None
         self._applied_s = 0.0
@@ -295,6 +307,8 @@ class WorkerCore:
         self._applied_s = 0.0
         with self.metrics.stage("deliver"):
             self._sink.poll()
+        if self.syncs is not None:
+            self.syncs.sync(self.sequence, self.held.positions(), self.held.counts().applied)
         self._advance_checkpoint()
 
     def close(self) -> None:
@@ -305,6 +319,8 @@ class WorkerCore:
         left = self._sink.flush(10.0)
         if left:
             raise UnavailableError(f"{left} messages were not delivered at shutdown; they will be made again")
+        if self.syncs is not None:
+            self.syncs.close(self.sequence, self.held.positions(), self.held.counts().applied)
         if self._keeper is not None:
             self._keeper.close(self.capture())
 

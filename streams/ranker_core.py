@@ -179,6 +179,10 @@ class RankerCore:
         part = self.held.partitions.get(partition)
         return None if part is None else part.next_offset
 
+    def holds(self, partition: int) -> bool:
+        """Whether a partition's state is here, if only as the note that there was none."""
+        return partition in self._buried
+
     def install(self, partition: int, unit: RestoredUnit | None) -> None:
         """Hold a partition with its stored state; without, `begin` makes an empty one."""
         catalogue_position = 0
@@ -236,8 +240,8 @@ class RankerCore:
         self._sink.flush(FLUSH_S)  # what is told late would come behind what the next owner tells
 
     def kept(self, partitions: frozenset[int]) -> None:
-        """After a rebalance: of all that is parked only `partitions` are ours; drop the others."""
-        for partition in sorted(self._parked - partitions):
+        """After a rebalance: `partitions` are ours; drop all others."""
+        for partition in sorted((self._parked | self._buried.keys()) - partitions):
             self.drop(partition)
         self._parked.clear()
 
@@ -305,7 +309,7 @@ class RankerCore:
 
     @property
     def ready(self) -> bool:
-        """Whether lists are being published for every partition held."""
+        """Whether lists are being published for every partition held, and there are such."""
         return not self._reason()
 
     def _reason(self) -> str:
@@ -313,6 +317,8 @@ class RankerCore:
             return self.not_ready_because
         if not self._model_ready:
             return f"reading the model {self.model_name}"
+        if not self.held.partitions:
+            return "no partitions"
         if not all(part.caught_up for part in self.held.partitions.values()):
             return "reading the log"
         return ""

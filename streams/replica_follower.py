@@ -87,6 +87,7 @@ class ReplicaFollower:
         self._shelved: dict[int, list[Message]] = {}
         self._assigned: set[Place] = set()
         self._positions: dict[Place, int] = {}
+        self._ends: dict[Place, int] = {}
         self._reached: set[Place] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
@@ -154,6 +155,8 @@ class ReplicaFollower:
             self._shelve()
             if len(self._stager):
                 self._hand_over()
+            if not len(self._stager):
+                self._look_for_ends(consumer)
             if self._stager.n_refused > refused:
                 refused = self._stager.n_refused
                 log.error("model_records_refused", n=refused, last=self._stager.last_refusal)
@@ -216,6 +219,17 @@ class ReplicaFollower:
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
             raise TopicError(f"{place[0]} does not exist; create topics with `reelflow topics create`")
         log.warning("replica_read_failed", topic=place[0], partition=place[1], cause=str(error))
+
+    def _look_for_ends(self, consumer: Consumer) -> None:
+        """Note which partitions were read to the end they had when their first record came.
+
+        One that is written to all the time is never reported as at its end.
+        """
+        for place in self._assigned - self._reached:
+            if place in self._positions:
+                _, high = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+                if high >= 0 and self._positions[place] >= self._ends.setdefault(place, high):
+                    self._reached.add(place)
 
     def _hand_over(self) -> None:
         """Give what is staged if there is a place; wait for one only when much is staged."""

@@ -7,7 +7,6 @@ Learner thread: everything that learns, ranks and produces.
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import time
 from collections.abc import Mapping
@@ -15,18 +14,16 @@ from typing import Any, NoReturn
 
 import msgspec
 import structlog
-from faust.types import TP, StreamT
-from mode import Service
+from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from schemas.errors import ReelflowError, StateError, TopicError
-from schemas.runs import RecordRun
+from schemas.errors import ReelflowError
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
 from .answers import Answers
-from .batch_topic import BatchOptions, PartitionStart, batch_topic
+from .batch_topic import BatchOptions, PartitionStart
 from .checkpoint.epochs import Tenure, claim
 from .checkpoint.owners import Owner
 from .checkpoint.store import open_store
@@ -35,21 +32,13 @@ from .core import WorkerCore
 from .device import use_half_the_cores
 from .faust_app import ReelflowApp, build_app, run_app
 from .keeper import Keeper
-from .learner_thread import LearnerThread
 from .recovery import recover
+from .role_service import ASSIGN_TIMEOUT_S, RoleService, check_topics_exist
 from .sinks import KafkaSink
-from .topics import has_records, partition_counts
-from .transport import Consumer, commit
+from .topics import has_records
 from .warm_up import warm_up
-from .worker_port import WorkerPort
 
 log = structlog.get_logger(__name__)
-
-COMMIT_EVERY_S = 1.0
-WATCH_EVERY_S = 1.0
-BROKER_AWAY_S = 5.0
-DRAIN_S = 20.0
-ASSIGN_TIMEOUT_S = 60.0
 
 
 class NotAloneError(ReelflowError):
@@ -60,46 +49,25 @@ class NotAloneError(ReelflowError):
     """
 
 
-class WorkerService(Service):
-    """Runs the learner thread, the HTTP port, commits and the watchdog beside Faust."""
+class WorkerService(RoleService):
+    """The service of a process that learns: worker or learner."""
 
     def __init__(self, settings: Settings, core: WorkerCore, tenure: Tenure, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(settings, core, Answers(core), **kwargs)
         self.core = core
-        self._settings = settings
         self._tenure = tenure
         self._keeper: Keeper | None = None
-        self._app: ReelflowApp | None = None
         self._held: set[int] = set()
         self._was_alone = False
-        self.thread = LearnerThread(
-            core,
-            queue_runs=settings.worker.queue_runs,
-            tick_s=settings.worker.tick_ms / 1000,
-            on_failure=self._on_thread_failure,
-        )
-        self._port = WorkerPort(
-            Answers(core), self.thread, host=settings.worker.host, port=settings.worker.port
-        )
-        self._committed: dict[tuple[str, int], int] = {}
 
-    def bind(self, app: ReelflowApp) -> None:
-        """The app that reads for us; its shutdown begins with our drain."""
-        self._app = app
-        app.on_before_shutdown.connect(self._drain, weak=False)
-
-    async def on_start(self) -> None:
-        """The port, then the state, then the thread; only then does the consumer start.
-
-        Everything alive by then is left out of collections.
-        """
-        await self._port.start()
+    async def prepare(self) -> None:
+        """Begin to keep the claim, then bring the state to where it was."""
         keeper = Keeper(
             self._tenure,
             interval_s=self._settings.worker.checkpoint_interval_s,
             kept=self._settings.worker.checkpoints_kept,
             metrics=self.core.metrics,
-            on_failure=self._on_thread_failure,
+            on_failure=self.fail,
         )
         keeper.start()  # a long recovery must not look like a dead owner
         self._keeper = keeper
@@ -109,14 +77,10 @@ class WorkerService(Service):
             self.core.metrics.lost_events.inc(recovered.n_lost)
         log.info("recovered", epoch=self._tenure.epoch, **msgspec.structs.asdict(recovered))
         self.core.keep(keeper, self._tenure.epoch)
-        self.thread.start()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
 
     async def on_stop(self) -> None:
-        """Close the port; the drain has been before."""
-        await self._port.stop()
+        """Close the port and end the tenure; the drain has been before."""
+        await super().on_stop()
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.end)
 
@@ -164,94 +128,6 @@ class WorkerService(Service):
         if n > 0 and self.core.position(partition.topic, partition.partition) is not None:
             self.core.metrics.lost_events.inc(n)
 
-    # -- tasks ----------------------------------------------------------------------------------
-
-    @Service.task
-    async def _commit_and_watch_lag(self) -> None:
-        while not self.should_stop:
-            await self.sleep(COMMIT_EVERY_S)
-            self.core.metrics.queue_runs.set(self.thread.waiting)
-            self._watch_broker()
-            if self.thread.alive:
-                await self._commit()
-
-    @Service.task
-    async def _watchdog(self) -> None:
-        limit = self._settings.worker.stuck_after_s
-        while not self.should_stop:
-            await self.sleep(WATCH_EVERY_S)
-            if self.thread.busy_s() > limit:
-                await self.crash(
-                    StateError(
-                        f"the learner thread has been busy for more than {limit} s (worker.stuck_after_s)"
-                    )
-                )
-
-    def _watch_broker(self) -> None:
-        """Not ready while no broker answers; nothing else changes, and it passes by itself."""
-        consumer = None if self._app is None else self._app.consumer
-        if not isinstance(consumer, Consumer) or not self.thread.alive:
-            return
-        silent_s = consumer.broker_silent_s()
-        away = silent_s > BROKER_AWAY_S
-        if away != bool(self.core.not_ready_because):
-            log.warning("broker_away" if away else "broker_back", silent_s=round(silent_s, 1))
-        self.core.not_ready_because = "no broker answers" if away else ""
-
-    async def _commit(self) -> None:
-        app = self._app
-        if app is None:
-            return
-        ends = {tp: end for tp in app.consumer.assignment() if (end := app.consumer.highwater(tp))}
-
-        def read() -> dict[tuple[str, int], int]:
-            for tp, end in ends.items():
-                self.core.held.see_end(tp.topic, tp.partition, end)
-            return self.core.safe_positions()
-
-        try:
-            safe = await self.thread.ask(read)
-        except TimeoutError:
-            return  # a long batch; the next round covers it
-        assigned = app.consumer.assignment()
-        new = {
-            TP(topic, partition): offset
-            for (topic, partition), offset in safe.items()
-            if self._committed.get((topic, partition)) != offset and TP(topic, partition) in assigned
-        }
-        if new and await commit(app, new):
-            self._committed |= {(tp.topic, tp.partition): offset for tp, offset in new.items()}
-            self.core.n_committed = sum(
-                offset for (topic, _), offset in self._committed.items() if topic == self.core.names.behaviour
-            )
-
-    async def _drain(self, *_: Any, **__: Any) -> None:
-        """Learn what waits, publish what is owed, commit: before the consumer goes."""
-        if not self.thread.alive:
-            return
-        if not await self.thread.stop(DRAIN_S):
-            log.error("drain_incomplete", seconds=DRAIN_S)
-            return
-        app = self._app
-        if app is not None and not app.crashed:
-            assigned = app.consumer.assignment()
-            safe = {
-                TP(topic, partition): offset
-                for (topic, partition), offset in self.core.safe_positions().items()
-                if TP(topic, partition) in assigned
-            }
-            if safe:
-                await commit(app, safe)
-        log.info(
-            "drained",
-            events_learned=self.core.held.counts().applied,
-            snapshots=self.core.publisher.n_snapshots,
-        )
-
-    def _on_thread_failure(self, error: BaseException) -> None:
-        if self._app is not None:
-            self._app.crash_from_thread(error)
-
 
 def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
     """Check the topics, claim the state, compile, and run until a signal; see `run_app` for how it ends.
@@ -263,7 +139,7 @@ def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
     StateError
         Another process is the writer of this model.
     """
-    _check_topics(settings)
+    check_topics_exist(settings)
     published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
     tenure = claim_state(settings, "worker", take_over=take_over)
     if settings.learner.embeddings:
@@ -275,6 +151,13 @@ def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
     core = WorkerCore(settings, sink, WorkerMetrics(registry), published_before=published_before)
     service = WorkerService(settings, core, tenure)
     app = build_app(settings, services=[service], consumer_group_instance_id=instance_id(settings))
+    read_all(app, service, settings)
+    log.info("worker_starting", model=settings.worker.model_name, device=core.model.device, group=app.conf.id)
+    run_app(app)
+
+
+def read_all(app: ReelflowApp, service: WorkerService, settings: Settings) -> None:
+    """Read behaviour and catalogue, all partitions of both, for a service."""
     service.bind(app)
     options = BatchOptions(
         max_records=settings.worker.max_run_records,
@@ -284,18 +167,16 @@ def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
         on_revoked=service.revoked,
         on_lost=service.lost,
     )
-    _read(app, core.names.behaviour, options, service.thread)
-    _read(app, core.names.catalogue, options, service.thread)
-    log.info("worker_starting", model=settings.worker.model_name, device=core.model.device, group=app.conf.id)
-    run_app(app)
+    for topic in (service.core.names.behaviour, service.core.names.catalogue):
+        service.read(topic, options)
 
 
-def instance_id(settings: Settings) -> str:
-    """Static member of the group: a worker started again on the same state goes on at once.
+def instance_id(settings: Settings, role: str = "worker") -> str:
+    """Static member of the group: one started again on the same state goes on at once.
 
     One with another state directory is another member, and finds out that it is not alone.
     """
-    place = f"{state_url(settings)}\n{state_folder(settings, 'worker')}"
+    place = f"{state_url(settings)}\n{state_folder(settings, role)}"
     return settings.worker.instance_id or f"reelflow-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
@@ -305,24 +186,3 @@ def claim_state(settings: Settings, role: str, *, take_over: bool) -> Tenure:
     tenure = claim(store, owner=Owner.here(role), take_over=take_over, now_s=time.time)
     log.info("state_claimed", epoch=tenure.epoch, store=state_url(settings))
     return tenure
-
-
-def _read(app: ReelflowApp, topic: str, options: BatchOptions, thread: LearnerThread) -> None:
-    """An agent that hands the runs of `topic` to the learner thread."""
-
-    async def agent(stream: StreamT[RecordRun]) -> None:
-        async for run in stream:
-            await thread.submit(run)
-
-    app.agent(batch_topic(app, topic, options), name=topic)(agent)
-
-
-def _check_topics(settings: Settings) -> None:
-    wanted = settings.kafka.partitions
-    problems = [
-        f"{name} has {n} partitions, kafka.partitions says {wanted}" if n else f"{name} does not exist"
-        for name, n in partition_counts(settings.kafka).items()
-        if n != wanted
-    ]
-    if problems:
-        raise TopicError("; ".join(problems) + "; create topics with `reelflow topics create`")

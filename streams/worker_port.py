@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 from aiohttp import web
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from schemas.errors import ConfigurationError
 
-from .answers import Answers
 from .learner_thread import LearnerThread
 
 log = structlog.get_logger(__name__)
@@ -28,10 +27,48 @@ MAX_STEPS = 10
 DIGEST_TIMEOUT_S = 60.0
 
 
-class WorkerPort:
-    """Serves `Answers`, each asked on the learner thread between batches."""
+class Telling(Protocol):
+    """What a role tells of itself, as `streams.answers.Answers`; None for what it does not know."""
 
-    def __init__(self, answers: Answers, thread: LearnerThread, *, host: str, port: int) -> None:
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where the metrics live."""
+
+    def version(self) -> dict[str, str]:
+        """Distribution version."""
+
+    def readiness(self) -> dict[str, Any]:
+        """Whether the role does its work."""
+
+    def refresh_gauges(self) -> None:
+        """Set the gauges that are read rather than counted."""
+
+    def stats(self) -> dict[str, Any]:
+        """The role's figures."""
+
+    def digest(self) -> dict[str, Any]:
+        """Hashes of the state."""
+
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """A user's newest events."""
+
+    def items(self, item_ids: list[str]) -> dict[str, Any]:
+        """Catalogue facts of items."""
+
+    def next_tags(self, tag: str, steps: int) -> dict[str, Any] | None:
+        """What is watched after items with a tag."""
+
+    def similar(self, item_id: str, limit: int) -> dict[str, Any] | None:
+        """Items near an item."""
+
+    def popular(self, limit: int) -> dict[str, Any]:
+        """What is popular now."""
+
+
+class WorkerPort:
+    """Serves what a role tells, each asked on the learner thread between batches."""
+
+    def __init__(self, answers: Telling, thread: LearnerThread, *, host: str, port: int) -> None:
         self._answers = answers
         self._thread = thread
         self._host = host

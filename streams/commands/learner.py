@@ -1,0 +1,37 @@
+"""`reelflow learner`."""
+
+from __future__ import annotations
+
+import click
+
+from ..context import settings_from
+from ..logs import configure_logging
+
+
+@click.command
+@click.option("--bootstrap", help="Brokers, host:port (kafka.bootstrap).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port for metrics and health (worker.port).")
+@click.option("--model-name", help="Name of the model and of its topics (worker.model_name).")
+@click.option(
+    "--take-over", is_flag=True, help="Become the writer although another process seems to be alive."
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    bootstrap: str | None,
+    port: int | None,
+    model_name: str | None,
+    take_over: bool,
+    log_level: str,
+) -> None:
+    """Learn from events and publish the model for rankers, until SIGTERM or Ctrl-C.
+
+    Exits 0 after a signal, and non-zero with the cause in its log after anything else.
+    """
+    worker = {"port": port, "model_name": model_name}
+    settings = settings_from(ctx, kafka={"bootstrap": bootstrap}, worker=worker)
+    configure_logging(log_level)
+    from ..learner import run_learner  # torch, numba and Faust load here, after mistakes in settings
+
+    run_learner(settings, take_over=take_over)

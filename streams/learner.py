@@ -1,0 +1,109 @@
+"""`reelflow learner`: the model alone, for rankers in other processes.
+
+As a worker, with journal and checkpoints, but it makes no lists and writes no dead letters (it
+counts them): rankers do. What changed in the model goes to the model's topics once a sync interval.
+
+Two learners of one name cannot both write: the state's epoch is claimed, and the transactional id
+of the model topics. The second one refuses while the first one lives, or (``--take-over``) ends it.
+One of another name on the same log is a challenger; rankers follow it when they are told to.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from schemas.settings import Settings
+from serving.metrics import WorkerMetrics
+
+from .checkpoint.epochs import Tenure
+from .context import confluent_config
+from .core import WorkerCore
+from .device import use_half_the_cores
+from .faust_app import build_app, run_app
+from .model_topics import ModelPublisher
+from .model_transactions import KafkaTransactions, read_head
+from .role_service import check_topics_exist
+from .sinks import KafkaSink
+from .warm_up import warm_up
+from .worker import WorkerService, claim_state, instance_id, read_all
+
+log = structlog.get_logger(__name__)
+
+ROLE = "learner"
+
+
+class LearnerService(WorkerService):
+    """A worker's service whose core publishes its model once the state is what it was."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        core: WorkerCore,
+        tenure: Tenure,
+        transactions: KafkaTransactions,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(settings, core, tenure, **kwargs)
+        self._transactions = transactions
+        self._publisher: ModelPublisher | None = None
+
+    async def prepare(self) -> None:
+        """Bring the state to where it was, then begin to publish all of it."""
+        await super().prepare()
+        tenure = self._tenure
+
+        def wait_durable(sequence: int) -> None:
+            tenure.journal.wait_durable(sequence)
+            tenure.check()
+
+        self._publisher = ModelPublisher(
+            self.core.model,
+            self._transactions,
+            self._settings,
+            epoch=tenure.epoch,
+            lineage=self.core.model.lineage,
+            previous=read_head(self._settings),
+            wait_durable=wait_durable,
+        )
+        self._publisher.start()
+        self.core.syncs = self._publisher
+
+    async def on_stop(self) -> None:
+        """The publisher first: it waits for the journal."""
+        if self._publisher is not None:
+            self._publisher.stop()
+        await super().on_stop()
+
+
+def run_learner(settings: Settings, *, take_over: bool = False) -> NoReturn:
+    """Check the topics, claim state and model topics, compile, and run until a signal; see `run_app`.
+
+    Raises
+    ------
+    TopicError
+        Topics are missing, or of another size.
+    StateError
+        Another process is the writer of this model.
+    """
+    check_topics_exist(settings, settings.worker.model_name)
+    tenure = claim_state(settings, ROLE, take_over=take_over)
+    transactions = KafkaTransactions(settings)
+    transactions.claim()
+    if settings.learner.embeddings:
+        use_half_the_cores()
+    log.info("warming_up")
+    log.info("warmed_up", seconds=round(warm_up(settings), 2))
+    sink = KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression)
+    core = WorkerCore(settings, sink, WorkerMetrics(CollectorRegistry()), published_before=False, tells=False)
+    service = LearnerService(settings, core, tenure, transactions)
+    app = build_app(
+        settings, ROLE, services=[service], consumer_group_instance_id=instance_id(settings, ROLE)
+    )
+    read_all(app, service, settings)
+    log.info(
+        "learner_starting", model=settings.worker.model_name, device=core.model.device, group=app.conf.id
+    )
+    run_app(app)
