@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
 from collections.abc import Mapping
@@ -19,6 +20,14 @@ def settings_from(ctx: click.Context, **overrides: Mapping[str, Any]) -> Setting
     root = ctx.find_root()
     config: Path | None = root.params.get("config")
     return load_settings(os.environ, config, overrides)
+
+
+def collect_rarely() -> None:
+    """Let the cyclic collector look less often, for processes that make arrays rather than graphs.
+
+    Called before torch and Faust are imported it saves a tenth of the start: their modules stay.
+    """
+    gc.set_threshold(50_000, 20, 100)
 
 
 def home_dir() -> Path:

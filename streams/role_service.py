@@ -19,6 +19,7 @@ from serving.metrics import WorkerMetrics
 
 from .batch_topic import BatchOptions, batch_topic
 from .commits import Positions
+from .context import collect_rarely
 from .faust_app import ReelflowApp
 from .learner_thread import Core, LearnerThread
 from .partition import Holdings
@@ -89,7 +90,7 @@ class RoleService(Service):
         self.thread.start()
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        collect_rarely()
 
     async def prepare(self) -> None:
         """Bring state to where it was; before anything is read."""
