@@ -18,11 +18,11 @@ from .deadletters import Reason, Rejected
 from .errors import ContractError
 from .hashing import hash_texts
 from .interning import Interner
+from .payloads import Payloads
 from .records import EVENT_TYPES, SURFACES, Event
 from .runs import UNKNOWN, EventBatch, Int32, Int64, RecordRun
 from .scanner import ScanColumns, scan
 from .scanner_fields import scan_fields
-from .scanner_tokens import PADDING
 from .texts import Texts
 from .topics import MAX_MESSAGE_BYTES
 from .words import UInt8
@@ -117,8 +117,7 @@ def rejected_at(index: int, error: ContractError) -> Rejected:
 def _scanned(run: RecordRun) -> tuple[ScanColumns, bytes]:
     """What the scanner makes of a run, and the bytes that its spans are of."""
     n = len(run)
-    values, bounds = _joined(run.values)
-    keys, key_bounds = _joined(run.keys)
+    values, keys = _payloads(run.values), _payloads(run.keys)
     columns = ScanColumns(
         sure=np.empty(n, dtype=np.bool_),
         starts=np.empty((len(_TEXTS), n), dtype=np.int64),
@@ -126,21 +125,17 @@ def _scanned(run: RecordRun) -> tuple[ScanColumns, bytes]:
         numbers=np.empty((len(_NUMBERS), n), dtype=np.int64),
         after=np.full(len(_FIELDS.names) + 1, -1, dtype=np.int64),
     )
-    buffers = np.frombuffer(values, dtype=np.uint8), bounds, np.frombuffer(keys, dtype=np.uint8), key_bounds
-    scan(*buffers, _FIELDS, _USER_ID, MAX_MESSAGE_BYTES, columns)
-    return columns, values
+    scan(*_spans(values), *_spans(keys), _FIELDS, _USER_ID, MAX_MESSAGE_BYTES, columns)
+    return columns, values.data
 
 
-def _joined(parts: Sequence[bytes | None]) -> tuple[bytes, Int64]:
-    """The parts one behind the other and padded, and the bounds between them; None is empty."""
-    try:
-        joined = b"".join([*parts, bytes(PADDING)])  # type: ignore[list-item]
-    except TypeError:
-        return _joined([part or b"" for part in parts])
-    bounds = np.zeros(len(parts) + 1, dtype=np.int64)
-    lengths = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))  # type: ignore[arg-type]
-    np.cumsum(lengths, out=bounds[1:])
-    return joined, bounds
+def _payloads(parts: Sequence[bytes | None]) -> Payloads:
+    return parts if isinstance(parts, Payloads) else Payloads.of(parts)
+
+
+def _spans(parts: Payloads) -> tuple[NDArray[np.uint8], Int64, Int64]:
+    """Buffer, starts and ends; a null is empty, as the scanner doubts both."""
+    return parts.buffer, np.maximum(parts.starts, 0), np.maximum(parts.ends, 0)
 
 
 def _judge(

@@ -166,9 +166,11 @@ def _is_sure(buffer: UInt8, at: int, end: int, fields: ScanFields, out: ScanColu
 @kernel
 def scan(
     buffer: UInt8,
-    bounds: Int64,
+    starts: Int64,
+    ends: Int64,
     keys: UInt8,
-    key_bounds: Int64,
+    key_starts: Int64,
+    key_ends: Int64,
     fields: ScanFields,
     key_column: int,
     max_bytes: int,
@@ -176,17 +178,17 @@ def scan(
 ) -> int:
     """Read all messages; returns of how many it is sure.
 
-    Message i is ``buffer[bounds[i]:bounds[i + 1]]``, its key ``keys[key_bounds[i]:...]``; both
-    buffers end in `PADDING` zero bytes. A message of more than `max_bytes` is doubted unread.
+    Message i is ``buffer[starts[i]:ends[i]]``, its key ``keys[key_starts[i]:key_ends[i]]``; both
+    buffers end in `payloads.PADDING` zero bytes. A message of more than `max_bytes` is doubted unread.
     """
     n_sure = 0
     for i in range(len(out.sure)):
         for column in range(len(out.numbers)):
             out.numbers[column, i] = UNKNOWN
-        start, end = bounds[i], bounds[i + 1]
+        start, end = starts[i], ends[i]
         sure = end - start <= max_bytes and _is_sure(buffer, start, end, fields, out, i)
         if sure:
-            key, key_end = key_bounds[i], key_bounds[i + 1]
+            key, key_end = key_starts[i], key_ends[i]
             first, last = out.starts[key_column, i], out.ends[key_column, i]
             sure = last - first == key_end - key and is_same(buffer, first, last, keys, key)
         out.sure[i] = sure

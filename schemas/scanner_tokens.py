@@ -2,7 +2,7 @@
 
 Every reader takes where to begin and returns where the token ends, or `DOUBT`. Doubted is what
 is wrong, and what is right but seldom: exponents, long numbers, deep nesting. Buffers
-end in `PADDING` zero bytes; no token holds one, so no reader leaves the buffer, and a message
+end in `payloads.PADDING` zero bytes; no token holds one, so no reader leaves the buffer, and a message
 that ends too early is found out by where its last token ends.
 """
 
@@ -16,7 +16,6 @@ from .compiled import inlined, kernel
 from .words import UInt8, byte_at, word_at
 
 DOUBT: Final = -1
-PADDING: Final = 64
 MAX_DIGITS: Final = 15
 _MAX_DEPTH: Final = 32
 

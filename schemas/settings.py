@@ -84,7 +84,15 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 16
     max_run_records: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)], Meta(description="most records in one run")
-    ] = 4_096
+    ] = 16_384
+    max_in_flight_mib: Annotated[
+        Annotated[int, Meta(ge=1, le=65_536)],
+        Meta(description="most MiB of fetched runs that wait, 16 MiB a broker aside"),
+    ] = 64
+    max_wait_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000)],
+        Meta(description="longest that fetched records rest so that small runs grow, ms; 0 never"),
+    ] = 20
     tick_ms: Annotated[Annotated[int, Meta(ge=1, le=10_000)], Meta(description="pace of publishing, ms")] = 20
     refresh_interval_ms: Annotated[
         Annotated[int, Meta(ge=0, le=3_600_000)],

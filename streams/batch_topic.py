@@ -42,6 +42,10 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
     ----------
     max_records : int
         Most records in one run.
+    max_bytes : int
+        Most bytes of keys and values in one run, but for one record.
+    max_wait_s : float
+        Longest that fetched records rest so that small runs grow; see `streams.transport_pace`.
     buffer_runs : int
         Most runs waiting in front of the agent, over all partitions; the rest stays in the broker.
     position : callable, optional
@@ -62,7 +66,9 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
         TP and number of offsets that retention deleted before they were read; must not raise.
     """
 
-    max_records: int = 4096
+    max_records: int = 16_384
+    max_bytes: int = 2 << 20
+    max_wait_s: float = 0.02
     buffer_runs: int = 8
     position: Callable[[TP], int | None] | None = None
     load: Callable[[frozenset[TP]], Awaitable[Mapping[TP, int | None]]] | None = None

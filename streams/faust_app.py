@@ -14,6 +14,7 @@ from mode.types import ServiceT
 
 from schemas.settings import KafkaSettings, Settings
 
+from .batch_topic import BatchOptions
 from .context import tls_context
 from .transport import CrashingSupervisor
 
@@ -100,6 +101,22 @@ def build_app(
         "worker_redirect_stdouts": False,
     }
     return ReelflowApp(group_id(settings, role), services=services, **(chosen | options))
+
+
+def batch_options(settings: Settings, **callbacks: Any) -> BatchOptions:
+    """Options of a batch topic whose runs a `LearnerThread` learns, within the settings' limits.
+
+    As many runs wait in front of the agent as in front of the thread, so that each may hold
+    ``max_in_flight_mib / (2 * queue_runs)``.
+    """
+    worker = settings.worker
+    return BatchOptions(
+        max_records=worker.max_run_records,
+        max_bytes=max(1, (worker.max_in_flight_mib << 20) // (2 * worker.queue_runs)),
+        max_wait_s=worker.max_wait_ms / 1000,
+        buffer_runs=worker.queue_runs,
+        **callbacks,
+    )
 
 
 def credentials(kafka: KafkaSettings) -> CredentialsT | None:

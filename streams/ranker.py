@@ -24,13 +24,13 @@ from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
-from .batch_topic import BatchOptions, PartitionStart
+from .batch_topic import PartitionStart
 from .checkpoint.epochs import Tenure
 from .checkpoint.owners import Owner
 from .checkpoint.store import open_store
 from .context import confluent_config, state_url
 from .device import use_half_the_cores
-from .faust_app import build_app, group_id, run_app
+from .faust_app import batch_options, build_app, group_id, run_app
 from .ranker_answers import RankerAnswers
 from .ranker_core import RankerCore
 from .replica_follower import ReplicaFollower
@@ -234,9 +234,8 @@ def run_ranker(settings: Settings) -> NoReturn:
     failures.append(service)
     app = build_app(settings, ROLE, services=[service])
     service.bind(app)
-    options = BatchOptions(
-        max_records=settings.worker.max_run_records,
-        buffer_runs=settings.worker.queue_runs,
+    options = batch_options(
+        settings,
         load=service.load,
         on_claim=service.claimed,
         on_assigned=service.assigned,

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError, UnknownMemberIdError
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 
 from schemas.errors import ReelflowError
@@ -43,6 +44,8 @@ class Link:
         The static member's name.
     on_taken : Callable[[InstanceTakenError], None]
         Called once when another process has it; must end this one.
+    on_fetched : Callable[[request, answer], None]
+        Called with every answer to a fetch request.
 
     Attributes
     ----------
@@ -51,11 +54,17 @@ class Link:
     """
 
     def __init__(
-        self, client: Any, *, instance_id: str | None, on_taken: Callable[[InstanceTakenError], None]
+        self,
+        client: Any,
+        *,
+        instance_id: str | None,
+        on_taken: Callable[[InstanceTakenError], None],
+        on_fetched: Callable[[Any, Any], None],
     ) -> None:
         self._send = client.send
         self._instance_id = instance_id
         self._on_taken = on_taken
+        self._on_fetched = on_fetched
         self._member_id = ""
         self.taken: InstanceTakenError | None = None
         self._answered = monotonic()
@@ -78,6 +87,8 @@ class Link:
                 request._member_id = self._member_id  # noqa: SLF001
         answer = await self._send(node_id, request, group=group)
         self._answered = monotonic()
+        if isinstance(request, FetchRequest):
+            self._on_fetched(request, answer)
         if self._instance_id is not None and isinstance(request, JoinGroupRequest | SyncGroupRequest):
             if is_static_join:
                 self._remember(answer)

@@ -25,11 +25,15 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiok
 from faust.types import TP
 
 from schemas.errors import StateError
+from schemas.payloads import Payloads
 from schemas.runs import RecordRun
 
 from .batch_topic import BatchTopic, PartitionStart
+from .record_batches import Records
 from .transport_link import InstanceTakenError, Link
+from .transport_pace import rest_s
 from .transport_positions import LONGEST_COMMIT_S, commit_offsets, report_lost, start
+from .transport_sets import MessageSets
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +42,9 @@ T = TypeVar("T")
 FETCH_MAX_WAIT_MS = 100
 """How long the broker holds an empty fetch. A partition that was held back or sought joins the
 next fetch only, so this bounds what it waits; new data is answered at once anyhow."""
+
+FETCH_MAX_BYTES = 16 << 20
+"""Most bytes in one answer of a broker, but for one record batch."""
 
 ISOLATION = "read_committed"
 
@@ -72,16 +79,20 @@ class RunThread(AIOKafkaConsumerThread):
         self._expected: dict[TP, int] = {}
         self._waker: asyncio.Future[None] | None = None
         self._link: Link | None = None
+        self._sets = MessageSets(lambda topic: topic in self.batches)
+        self._rest_until = 0.0
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # The base fixes both of these; the fetcher that reads them is made in consumer.start().
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = ISOLATION
+        consumer._fetch_max_bytes = FETCH_MAX_BYTES
         self._link = Link(
             consumer._client,
             instance_id=self.app.conf.consumer_group_instance_id or None,
             on_taken=self._end_app,
+            on_fetched=self._sets.keep,
         )
         return consumer
 
@@ -158,6 +169,9 @@ class RunThread(AIOKafkaConsumerThread):
                     await self._wait(subscriptions.wait_for_assignment(), deadline - monotonic())
                 if fetcher._closed or self.epoch != taken.epoch or not self._flowing():
                     return taken
+                if (rest_s := self._rest_until - monotonic()) > 0:
+                    await asyncio.sleep(rest_s)
+                    continue
                 taken.update(self._take(fetcher, active_partitions, max_records))
                 left_s = deadline - monotonic()
                 if taken or left_s <= 0:
@@ -185,6 +199,7 @@ class RunThread(AIOKafkaConsumerThread):
 
     def _take(self, fetcher: Any, active: set[TP], max_records: int | None) -> dict[TP, list[Any]]:
         taken: dict[TP, list[Any]] = {}
+        runs: dict[TP, RecordRun] = {}
         room = {name: topic.queue.room for name, topic in self.batches.items()}
         for tp in list(fetcher._records):
             if tp not in active:
@@ -209,11 +224,13 @@ class RunThread(AIOKafkaConsumerThread):
                 run = self._take_run(tp, result, batch)
                 if run is not None:
                     taken[tp] = [run]
+                    runs[tp] = run
                     room[tp.topic] -= 1
                     # Others first next time, or a full partition would starve them.
                     fetcher._records.move_to_end(tp)
             if not result.has_more():
                 self._drop(fetcher, tp)
+        self._rest(runs)
         return taken
 
     @staticmethod
@@ -227,26 +244,53 @@ class RunThread(AIOKafkaConsumerThread):
         source = result._partition_records
         first = source.next_fetch_offset
         self._check_jump(tp, first, batch)
-        limit = batch.options.max_records
-        # One ConsumerRecord an event would cost more than all the rest of the driver.
-        source._consumer_record = _as_is
-        records = list(islice(source._records_iterator, limit))
-        result._update_position()
+        options = batch.options
+        reader = self._sets.reader(tp, result)
+        records = None if reader is None else reader.take(options.max_records, options.max_bytes)
+        if reader is None or records is None or reader.doubtful:
+            records = self._take_slowly(result, options.max_records)
+        else:
+            source.next_fetch_offset = reader.position
+            result._update_position()
+            if reader.exhausted:
+                self._sets.done(tp)
+                result._partition_records = None
         next_offset = source.next_fetch_offset
-        if len(records) < limit:
-            result._partition_records = None
         self._expected[tp] = next_offset
-        if not records and next_offset == first:
+        if not len(records.offsets) and next_offset == first:
             return None
         return RecordRun(
             topic=tp.topic,
             partition=tp.partition,
-            keys=[record.key for record in records],
-            values=[record.value for record in records],
-            offsets=np.array([record.offset for record in records], dtype=np.int64),
-            timestamps_ms=np.array([record.timestamp for record in records], dtype=np.int64),
+            keys=records.keys,
+            values=records.values,
+            offsets=records.offsets,
+            timestamps_ms=records.timestamps_ms,
             next_offset=next_offset,
         )
+
+    @staticmethod
+    def _take_slowly(result: Any, limit: int) -> Records:
+        """As aiokafka reads, for what our reader leaves to it; raises what it raises."""
+        source = result._partition_records
+        source._consumer_record = _as_is  # not a third object a record
+        records = list(islice(source._records_iterator, limit))
+        result._update_position()
+        if len(records) < limit:
+            result._partition_records = None
+        return Records(
+            offsets=np.array([record.offset for record in records], dtype=np.int64),
+            timestamps_ms=np.array([record.timestamp for record in records], dtype=np.int64),
+            keys=Payloads.of(record.key for record in records),
+            values=Payloads.of(record.value for record in records),
+        )
+
+    def _rest(self, runs: Mapping[TP, RecordRun]) -> None:
+        """Rest before the next take, so that small runs grow; see `streams.transport_pace`."""
+        if runs:
+            longest_s = max(self.batches[tp.topic].options.max_wait_s for tp in runs)
+            n_records = sum(map(len, runs.values()))
+            self._rest_until = monotonic() + rest_s(len(runs), n_records, longest_s)
 
     def _check_jump(self, tp: TP, first: int, batch: BatchTopic) -> None:
         """The position moves by reading alone; aiokafka's silent reset is a jump."""

@@ -20,6 +20,7 @@ from schemas.settings import Settings
 from serving.metrics import WorkerMetrics
 
 from .core import WorkerCore
+from .record_batches import compile_reader
 from .sinks import Delivered, Headers
 
 N_USERS = 40
@@ -54,6 +55,7 @@ class NullSink:
 def warm_up(settings: Settings) -> float:
     """Fold, learn, rank and publish on a scratch core; returns seconds. The caller's state is untouched."""
     started = time.perf_counter()
+    compile_reader()
     scratch = msgspec.structs.replace(
         settings,
         kafka=msgspec.structs.replace(settings.kafka, partitions=1),

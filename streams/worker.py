@@ -23,14 +23,14 @@ from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
 from .answers import Answers
-from .batch_topic import BatchOptions, PartitionStart
+from .batch_topic import PartitionStart
 from .checkpoint.epochs import Tenure, claim
 from .checkpoint.owners import Owner
 from .checkpoint.store import open_store
 from .context import confluent_config, state_folder, state_url
 from .core import WorkerCore
 from .device import use_half_the_cores
-from .faust_app import ReelflowApp, build_app, run_app
+from .faust_app import ReelflowApp, batch_options, build_app, run_app
 from .keeper import Keeper
 from .recovery import recover
 from .role_service import ASSIGN_TIMEOUT_S, RoleService, check_topics_exist
@@ -159,9 +159,8 @@ def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
 def read_all(app: ReelflowApp, service: WorkerService, settings: Settings) -> None:
     """Read behaviour and catalogue, all partitions of both, for a service."""
     service.bind(app)
-    options = BatchOptions(
-        max_records=settings.worker.max_run_records,
-        buffer_runs=settings.worker.queue_runs,
+    options = batch_options(
+        settings,
         position=service.position,
         on_assigned=service.assigned,
         on_revoked=service.revoked,

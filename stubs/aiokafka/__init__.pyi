@@ -9,6 +9,7 @@ class AIOKafkaConsumer:
     _closed: bool
     _fetcher: Any
     _subscription: Any
+    _fetch_max_bytes: int
     _fetch_max_wait_ms: int
     _isolation_level: str
     async def start(self) -> None: ...

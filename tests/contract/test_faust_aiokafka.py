@@ -19,11 +19,12 @@ from typing import Any
 import aiokafka
 import faust
 import pytest
-from aiokafka import errors
+from aiokafka import codec, errors
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher, subscription_state
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 from faust.transport import consumer as faust_consumer
 from faust.transport.conductor import Conductor
@@ -171,6 +172,39 @@ def test_the_fetcher_keeps_one_result_a_partition() -> None:
     says(FetchResult.has_more, "return self._partition_records is not None")
 
 
+def test_a_fetched_message_set_is_in_the_answer_and_is_read_from_the_asked_offset() -> None:
+    """The driver reads the same bytes itself, and keeps aiokafka's position in step."""
+    says(
+        fetcher.Fetcher._proc_fetch_request,
+        "for topic, partitions in request.topics: for partition, offset, _ in partitions:",
+        "for partition, error_code, highwater, *part_data in partitions:",
+        "records = MemoryRecords(part_data[-1])",
+        "tp, records, aborted_transactions, fetch_offset,",
+    )
+    says(
+        PartitionRecords.__init__,
+        "self._aborted_transactions = sorted( aborted_transactions or [], key=lambda x: x[1] )",
+        "self.next_fetch_offset = fetch_offset",
+    )
+    request = FetchRequest(1, 1, 1, fetcher.READ_COMMITTED, [("t", [(0, 7, 1)])])
+    assert list(request.topics) == [("t", [(0, 7, 1)])]
+    says(aiokafka.AIOKafkaConsumer.__init__, "self._fetch_max_bytes = fetch_max_bytes")
+    says(aiokafka.AIOKafkaConsumer.start, "fetch_max_bytes=self._fetch_max_bytes")
+    for name in ("gzip", "snappy", "lz4", "zstd"):
+        takes(getattr(codec, f"{name}_decode"), "payload")
+
+
+def test_aborted_records_and_markers_are_told_apart_as_we_do() -> None:
+    says(
+        PartitionRecords._unpack_records,
+        "self._consume_aborted_up_to(next_batch.base_offset)",
+        "self._aborted_producers.discard(next_batch.producer_id)",
+        "next_batch.is_transactional and next_batch.producer_id in self._aborted_producers",
+        "if next_batch.is_control_batch: self.next_fetch_offset = next_batch.next_offset continue",
+    )
+    says(PartitionRecords._consume_aborted_up_to, "if first_offset <= batch_offset:")
+
+
 def test_records_are_unpacked_lazily_through_an_instance_lookup() -> None:
     """The driver sets `_consumer_record` on the instance before the first record is taken."""
     says(PartitionRecords.__init__, "self._records_iterator = self._unpack_records()")
@@ -188,8 +222,6 @@ def test_records_are_unpacked_lazily_through_an_instance_lookup() -> None:
 
 
 def test_every_codec_that_producers_use_can_be_read() -> None:
-    from aiokafka import codec
-
     missing = [name for name in ("gzip", "snappy", "lz4", "zstd") if not getattr(codec, f"has_{name}")()]
     assert not missing, f"aiokafka cannot read {missing}: cramjam is not installed"
 

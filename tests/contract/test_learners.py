@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from numba.core.registry import CPUDispatcher
 
-import learners
-import schemas
 from learners.embeddings import Embeddings
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
@@ -228,22 +223,3 @@ def test_negatives_teach_no_visits(make: Callable[[], Learner], batch: Interacti
     if learner.name in {"transitions", "markov", "popularity", "tags"}:
         assert learner.digest() == before
         np.testing.assert_array_equal(scores, learner.predict(contexts, _candidates()))
-
-
-def test_every_compiled_function_releases_the_interpreter() -> None:
-    found = 0
-    modules = [
-        f"{package.__name__}.{module.name}"
-        for package in (schemas, learners)
-        for module in pkgutil.iter_modules(package.__path__)
-    ]
-    for module in modules:
-        members: dict[str, Any] = vars(importlib.import_module(module))
-        for name, member in members.items():
-            if isinstance(member, CPUDispatcher):
-                found += 1
-                where = f"{module}.{name}"
-                assert member.targetoptions.get("nogil"), f"{where} holds the interpreter"
-                cache: Any = getattr(member, "_cache", None)
-                assert cache.cache_path, f"{where} is compiled anew each time"
-    assert found > 10
