@@ -10,11 +10,14 @@ One of another name on the same log is a challenger; rankers follow it when they
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 import structlog
 from prometheus_client import CollectorRegistry
 
+from schemas.errors import OwnedError
 from schemas.settings import Settings
 from serving.metrics import WorkerMetrics
 
@@ -23,7 +26,7 @@ from .context import confluent_config
 from .core import WorkerCore
 from .device import use_half_the_cores
 from .faust_app import build_app, run_app
-from .model_topics import ModelPublisher
+from .model_topics import ModelPublisher, check_previous
 from .model_transactions import KafkaTransactions, read_head
 from .role_service import check_topics_exist
 from .sinks import KafkaSink
@@ -33,6 +36,8 @@ from .worker import WorkerService, claim_state, instance_id, read_all
 log = structlog.get_logger(__name__)
 
 ROLE = "learner"
+LOOK_S: Final = 0.5
+LIVES_S: Final = 2.0
 
 
 class LearnerService(WorkerService):
@@ -78,6 +83,33 @@ class LearnerService(WorkerService):
         await super().on_stop()
 
 
+def refuse_a_second(settings: Settings, lineage: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Refuse to start while a learner with another state publishes under this name.
+
+    The claim of the state sees only who shares its store; this looks whether the head moves on.
+    Waits a few sync intervals if the topics hold another model, and not at all otherwise.
+
+    Raises
+    ------
+    OwnedError
+        Somebody publishes.
+    """
+    head = read_head(settings)
+    if head is None or head.lineage == lineage:
+        return
+    waited_s, longest_s = 0.0, LIVES_S + 3 * settings.learner.sync_interval_s
+    while waited_s < longest_s:
+        sleep(LOOK_S)
+        waited_s += LOOK_S
+        newer = read_head(settings)
+        if newer is not None and newer.published_at_ms > head.published_at_ms:
+            raise OwnedError(
+                f"another learner publishes model {settings.worker.model_name!r} (epoch {newer.epoch}), with"
+                " a state that is not in this store: stop it, or start with --take-over to end it; a"
+                " challenger needs another worker.model_name"
+            )
+
+
 def run_learner(settings: Settings, *, take_over: bool = False) -> NoReturn:
     """Check the topics, claim state and model topics, compile, and run until a signal; see `run_app`.
 
@@ -90,6 +122,11 @@ def run_learner(settings: Settings, *, take_over: bool = False) -> NoReturn:
     """
     check_topics_exist(settings, settings.worker.model_name)
     tenure = claim_state(settings, ROLE, take_over=take_over)
+    lineage = "" if tenure.base is None else str(tenure.base.meta["lineage"])
+    # Before the claim: it would end a learner whose state is elsewhere.
+    check_previous(read_head(settings), tenure.epoch, lineage, settings)
+    if not take_over:
+        refuse_a_second(settings, lineage)
     transactions = KafkaTransactions(settings)
     transactions.claim()
     if settings.learner.embeddings:

@@ -41,6 +41,7 @@ from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
 from .ranker_model import RankerModel
 from .replica_follower import CatalogueRun
+from .share import PublishShare
 from .sinks import Sink
 from .staging import Staged
 from .unit import CapturedUnit, RestoredUnit, capture_unit, restore_unit
@@ -48,9 +49,8 @@ from .unit import CapturedUnit, RestoredUnit, capture_unit, restore_unit
 NOBODYS: Final = 2**62
 """`Shelf.live_from` of a catalogue partition whose dead letters another ranker writes."""
 
-LEAST_TICK_S: Final = 0.02
-MODEL_SHARE: Final = 0.25
-"""Most of a tick's time that taking over model values may have while users wait."""
+MODEL_S: Final = 0.02
+"""Of a tick, for taking over model values (at least one piece), and ten times that until there is a model."""
 
 FLUSH_S: Final = 2.0
 
@@ -163,6 +163,7 @@ class RankerCore:
         )
         self.publisher.before_send = units.before_send
         self._waiting: dict[int, _Waiting] = {}
+        self._share = PublishShare()
         self._applied_s = 0.0
         self._anew = 0
         self._model_ready = False
@@ -341,10 +342,8 @@ class RankerCore:
 
     def tick(self) -> None:
         """Take over model values, publish what is due, copy partitions whose turn it is."""
-        budget_s = max(LEAST_TICK_S, self._applied_s)
-        self._applied_s = 0.0
-        wait_s = MODEL_SHARE * budget_s if self._model_ready else 10 * LEAST_TICK_S
-        self._take_over(time.perf_counter() + wait_s)
+        started_s = time.perf_counter()
+        self._take_over(started_s + (MODEL_S if self._model_ready else 10 * MODEL_S))
         self._follow_model()
         for partition, part in self.held.partitions.items():
             quiet = partition in self._parked or partition not in self._begun or not part.caught_up
@@ -358,9 +357,13 @@ class RankerCore:
             reason=reason,
         )
         if self._model_ready:
-            deadline = time.perf_counter() + budget_s
-            while self._publish() and time.perf_counter() < deadline:
+            began_s = time.perf_counter()
+            learned_s = self._applied_s + began_s - started_s
+            until_s = self._share.begin(began_s, learned_s, self.publisher.longest_wait_s())
+            while self._publish() and time.perf_counter() < until_s:
                 pass
+            self._share.end(began_s, time.perf_counter())
+        self._applied_s = 0.0
         with self.metrics.stage("deliver"):
             self._sink.poll()
         self._copy_due()

@@ -20,7 +20,7 @@ from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
 from streams.broker import LocalBroker
 from streams.context import confluent_config
-from streams.processes import http_json
+from streams.processes import Child, http_json
 from streams.topics import create_topics
 from tests.integration.test_worker import read_all
 from tests.processes import RunningWorker, start_worker
@@ -194,11 +194,22 @@ def test_a_second_learner_is_refused_until_it_is_told_to_take_over(platform: Pla
     assert refused.child.process.wait(90) == 1
     assert "--take-over" in refused.child.tail()
     elsewhere = platform.start("learner", REELFLOW_WORKER_STATE_DIR=str(platform.folder / "other"))
-    assert elsewhere.child.process.wait(90) != 0
+    assert elsewhere.child.process.wait(90) == 1
     assert "the topics of model 'main' hold epoch 1" in elsewhere.child.tail()
+    again = platform.start("learner", REELFLOW_WORKER_STATE_DIR=str(platform.folder / "other"))
+    assert again.child.process.wait(90) == 1  # its epoch is 2 now
+    assert "another learner publishes model 'main' (epoch 1)" in again.child.tail()
     challenger = platform.start("learner", REELFLOW_WORKER_MODEL_NAME="challenger")
     assert challenger.child.process.wait(90) == 1
+    assert learner.stats()["events_learned"] == 200
     assert "model.challenger.items.v1 does not exist" in challenger.child.tail()
+    environ = learner.environ | {"REELFLOW_WORKER_PORT": "0"}
+    arguments = ["learner", "--take-over"]
+    with Child("learner", arguments, log=platform.folder / "next.log", environ=environ) as successor:
+        assert learner.child.process.wait(90) != 0
+        assert "FencedError" in learner.child.tail()
+        until(lambda: "learner_starting" in successor.tail(), "the successor goes on")
+        successor.check()
 
 
 def test_a_challenger_is_followed_when_asked(platform: Platform) -> None:
