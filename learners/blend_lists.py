@@ -41,6 +41,7 @@ from .blend_kernels import (
     softmax_mass,
     take_logs,
 )
+from .transition_kernels import prefetch_row
 
 _RELEVANCE_FLOOR = np.float32(1e-4)
 _RATE = np.float32(0.05)
@@ -121,7 +122,13 @@ def rank_sparse(
     top_items, top_scores = work.top_items, work.top_scores
     k = out.items.shape[1]
     nothing = np.zeros(0, dtype=np.int32)
-    for i in users:
+    flat_nbr, flat_w, flat_rowsum = rows.nbr.reshape(-1), rows.w.reshape(-1), rows.rowsum.reshape(-1)
+    width, n_last, h = rows.nbr.shape[1], rows.n_last, history.shape[1]
+    for place in range(len(users)):
+        i = users[place]
+        if place + 1 < len(users):
+            for d in range(1, min(n_last, h) + 1):
+                prefetch_row(history[users[place + 1], h - d], flat_nbr, flat_w, flat_rowsum, width)
         n_history = length_of(history[i])
         bucket = bucket_of(n_history)
         w = weights[bucket]

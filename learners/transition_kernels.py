@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from schemas.runs import Float32, Int32, Int64
 
+from .prefetch import prefetch
+
 NEXT: Final = 0
 FORWARD: Final = 1
 BACKWARD: Final = 2
@@ -23,6 +25,10 @@ is new is what is watched, .208, .218, .253, and with a half-life of 7 days .264
 """
 REBASE_HALF_LIVES: Final = 64
 """Forward weights reach 2^64 before a rebase: far from the end of float32, and from denormals."""
+
+AHEAD: Final = 2
+"""Events between asking for rows and learning from them."""
+FLOATS_A_LINE: Final = 16
 
 Bools = NDArray[np.bool_]
 
@@ -71,47 +77,52 @@ def reference_of(ts_ms: int, per_ms: float) -> int:
     return int(np.floor(ts_ms / step) * step)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def find(row: Int32, filled: int, item: int) -> int:
-    """Place of `item` among the first `filled` of `row`, or -1."""
-    wanted, hit = np.int32(item), np.int32(0)
-    for k in range(filled):  # without an early exit and in one width this compiles to vector compares
-        hit |= np.int32(row[k] == wanted)
-    if hit != 0:
-        for k in range(filled):
-            if row[k] == wanted:
-                return k
-    return -1
+    """Place of `item`, which is met at most once, among the first `filled` of `row`, or -1."""
+    wanted, place = np.int32(item), np.int32(-1)
+    for k in range(filled):  # without an exit and in one width this compiles to vector compares
+        place = max(place, np.int32(k) if row[k] == wanted else np.int32(-1))
+    return int(place)
 
 
-@njit(nogil=True, cache=True)
-def lightest(w: Float32) -> int:
-    """Place with the least total weight; the first of equals."""
-    best, least = 0, w[0, 0] + w[0, 1] + w[0, 2]
-    for k in range(1, len(w)):
-        total = w[k, 0] + w[k, 1] + w[k, 2]
-        if total < least:
-            best, least = k, total
-    return best
+@njit(nogil=True, cache=True, inline="always")
+def lightest(w: Float32, keys: Int32) -> int:
+    """Place with the least total weight; the first of equals. `keys` (K,) is scratch memory.
+
+    Totals are compared by their bits, turned so that integers order as the floats do: a least
+    integer is found by vector code, a least float is not.
+    """
+    n = len(w)
+    for k in range(n):
+        total = np.float32(w[k, 0] + w[k, 1] + w[k, 2] + np.float32(0.0))  # -0 + 0 is 0
+        bits = total.view(np.int32)
+        keys[k] = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    least = keys[0]
+    for k in range(n):
+        least = min(least, keys[k])
+    place = np.int32(n)
+    for k in range(n):
+        place = min(place, np.int32(k) if keys[k] == least else np.int32(n))
+    return int(place)
 
 
-@njit(nogil=True, cache=True)
-def place_for(rows: Rows, a: int, b: int) -> int:
+@njit(nogil=True, cache=True, inline="always")
+def place_for(nbr: Int32, w: Float32, rowsum: Float32, filled: Int32, keys: Int32, a: int, b: int) -> int:
     """Place of `b` in the row of `a`, made by eviction when the row is full (space-saving)."""
-    row = rows.nbr[a]
-    k = find(row, rows.filled[a], b)
+    k = find(nbr[a], filled[a], b)
     if k >= 0:
         return k
-    if rows.filled[a] < len(row):
-        k = rows.filled[a]
-        rows.filled[a] += 1
+    if filled[a] < nbr.shape[1]:
+        k = int(filled[a])
+        filled[a] += 1
     else:
-        k = lightest(rows.w[a])
+        k = lightest(w[a], keys)
         for c in range(CHANNELS):
-            lost = rows.w[a, k, c] * np.float32(1.0 - INHERITED)
-            rows.w[a, k, c] -= lost
-            rows.rowsum[a, c] -= lost
-    row[k] = b
+            lost = w[a, k, c] * np.float32(1.0 - INHERITED)
+            w[a, k, c] -= lost
+            rowsum[a, c] -= lost
+    nbr[a, k] = b
     return k
 
 
@@ -124,6 +135,16 @@ def rescale(rows: Rows, factor: float) -> None:
             rows.rowsum[a, c] *= small
             for k in range(rows.filled[a]):
                 rows.w[a, k, c] *= small
+
+
+@njit(nogil=True, cache=True, inline="always")
+def prefetch_row(a: int, flat_nbr: Int32, flat_w: Float32, flat_rowsum: Float32, width: int) -> None:
+    """Ask for the row of `a`."""
+    for k in range(0, width, FLOATS_A_LINE):
+        prefetch(flat_nbr, a * width + k)
+    for k in range(0, CHANNELS * width, FLOATS_A_LINE):
+        prefetch(flat_w, a * width * CHANNELS + k)
+    prefetch(flat_rowsum, a * CHANNELS)
 
 
 @njit(nogil=True, cache=True)
@@ -139,9 +160,16 @@ def learn_rows(
     per_ms: float,
 ) -> None:
     """Count every fresh positive against its `n_lags` newest predecessors; `clock` is [reference, newest]."""
-    h = history.shape[1]
-    n = len(rows.filled)
+    # Arrays are taken out of their tuple once: each access counts a reference, atomically.
+    nbr, w, rowsum, filled, dirty = rows.nbr, rows.w, rows.rowsum, rows.filled, rows.dirty
+    keys = np.empty(nbr.shape[1], dtype=np.int32)
+    width, h, n = nbr.shape[1], history.shape[1], len(filled)
+    flat_nbr, flat_w, flat_rowsum = nbr.reshape(-1), w.reshape(-1), rowsum.reshape(-1)
     for i in range(len(items)):
+        if i + AHEAD < len(items) and fresh[i + AHEAD]:
+            prefetch_row(items[i + AHEAD], flat_nbr, flat_w, flat_rowsum, width)
+            for d in range(1, min(n_lags, h) + 1):
+                prefetch_row(history[i + AHEAD, h - d], flat_nbr, flat_w, flat_rowsum, width)
         if not fresh[i] or weights[i] <= 0.0:
             continue
         ts, x = ts_ms[i], items[i]
@@ -161,17 +189,17 @@ def learn_rows(
             if a == x or a >= n:
                 continue
             share = v / np.float32(d)
-            k = place_for(rows, a, x)
-            rows.w[a, k, FORWARD] += share
-            rows.rowsum[a, FORWARD] += share
+            k = place_for(nbr, w, rowsum, filled, keys, a, x)
+            w[a, k, FORWARD] += share
+            rowsum[a, FORWARD] += share
             if d == 1:
-                rows.w[a, k, NEXT] += share
-                rows.rowsum[a, NEXT] += share
-            rows.dirty[a] = True
-            k = place_for(rows, x, a)
-            rows.w[x, k, BACKWARD] += share
-            rows.rowsum[x, BACKWARD] += share
-            rows.dirty[x] = True
+                w[a, k, NEXT] += share
+                rowsum[a, NEXT] += share
+            dirty[a] = True
+            k = place_for(nbr, w, rowsum, filled, keys, x, a)
+            w[x, k, BACKWARD] += share
+            rowsum[x, BACKWARD] += share
+            dirty[x] = True
 
 
 @njit(nogil=True, cache=True)

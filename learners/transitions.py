@@ -76,7 +76,7 @@ class Transitions:
 
     Notes
     -----
-    learn_many equals folding learn_one, bit by bit. Cost: about 2 microseconds an event at 50 000
+    learn_many equals folding learn_one, bit by bit. Cost: about 1 microsecond an event at 50 000
     items and K = 64; (16 K + 17) bytes an item.
     """
 

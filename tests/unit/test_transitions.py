@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from learners.markov import FirstOrderMarkov
-from learners.transition_kernels import INHERITED, REBASE_HALF_LIVES
+from learners.transition_kernels import INHERITED, REBASE_HALF_LIVES, lightest
 from learners.transitions import GAMMAS, Transitions
 from schemas.errors import StateError
 from schemas.learner import Contexts, Interactions
@@ -282,3 +284,12 @@ def test_markov_rows_are_bounded() -> None:
     assert chain.top(context(0), 5)[0].tolist() == [1, 3, -1, -1, -1]
     with pytest.raises(ValueError, match="positive"):
         FirstOrderMarkov(0)
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(st.sampled_from([0.0, -0.0, 1.5, 1e-30, 3e38, -2.0, 0.25]), min_size=3, max_size=60))
+def test_the_lightest_is_the_first_of_the_least_totals(weights: list[float]) -> None:
+    w = np.array(weights[: len(weights) // 3 * 3], dtype=np.float32).reshape(-1, 3)
+    with np.errstate(over="ignore"):
+        totals = w[:, 0] + w[:, 1] + w[:, 2]
+    assert lightest(w, np.empty(len(w), dtype=np.int32)) == int(totals.argmin())
