@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Int8, Int32, Int64, UInt64
+from schemas.words import UInt8
 
-from .dedup import DedupSets, contains, remember, rotate
+from .dedup import DedupSets, contains, remember, rotate, touch
+from .last_event_ids import LENGTH_BITS, IdArena, written
 
 APPLIED: Final = 0
 DUPLICATE: Final = 1
@@ -21,29 +23,32 @@ ALREADY_APPLIED: Final = 5
 
 FRESH_WINDOW: Final = 5
 NEXT_OFFSET, WATERMARK, N_CLOCK = 0, 1, 2
+LAST_OFFSET, LAST_TS, LAST_BROKER_TS, NEWEST_TS, POSITIVE_TS, SESSION, N_EVENTS, EVENT_ID = range(8)
+TYPE_BITS: Final = 6
+_AHEAD: Final = 32
+_LINE: Final = 16  # int32 numbers in a line of cache
 
 Bools = NDArray[np.bool_]
 
 
 class UserColumns(NamedTuple):
-    """State of U users. Lists are right-aligned, oldest first, -1 padded; numbers are -1 at first."""
+    """State of U users. Lists are right-aligned, oldest first, -1 padded.
+
+    A row of `numbers` is one line of cache: of the last applied event its offset, event time and
+    broker time; the newest event time; the event time of the last positive; sessions so far, minus
+    one; applied events; and the span of the id of the last applied event (`last_event_ids`). All
+    are -1 at first but the last two, which are 0.
+    """
 
     history: Int32  # (U, H) fresh positives
     seen: Int32  # (U, S) consumed items, the newest consumption last
-    last_offset: Int64  # (U,) of the last applied event, as the next two
-    last_ts_ms: Int64  # (U,)
-    last_broker_ts_ms: Int64  # (U,)
-    newest_ts_ms: Int64  # (U,) newest event time
-    positive_ts_ms: Int64  # (U,) event time of the last positive
-    session: Int32  # (U,) sessions so far, minus one
-    n_events: Int64  # (U,) applied events
-    recent_items: Int32  # (U, R) event n of the user is at n mod R, as the next two
-    recent_types: Int8  # (U, R)
-    recent_ts_ms: Int64  # (U, R)
+    numbers: Int64  # (U, 8)
+    recent_items: Int32  # (U, R) event n of the user is at n mod R, as the next one
+    recent_times: Int64  # (U, R) ts_ms << TYPE_BITS | type
 
 
 class EventColumns(NamedTuple):
-    """A batch as the kernel reads it; (N,) each."""
+    """A batch as the kernel reads it; (N,) each but the bytes of the event ids."""
 
     offsets: Int64
     broker_ts_ms: Int64
@@ -53,6 +58,9 @@ class EventColumns(NamedTuple):
     types: Int8
     ts_ms: Int64
     weights: Float32
+    ids: UInt8
+    id_starts: Int64
+    id_ends: Int64
 
 
 class FoldLimits(NamedTuple):
@@ -74,37 +82,46 @@ class FoldColumns(NamedTuple):
     gap_ms: Int64  # (N,)
     session: Int32  # (N,)
     new_session: Bools  # (N,)
+    scratch: Int64  # (1,)
 
 
-@njit(nogil=True, cache=True)
-def _append(row: Int32, item: int, start: int) -> None:
-    """Drop ``row[start]``, move what is behind it left, put `item` at the end."""
-    for i in range(start, len(row) - 1):
-        row[i] = row[i + 1]
-    row[len(row) - 1] = item
+@inlined
+def _append(rows: Int32, u: int, item: int, start: int) -> None:
+    """Drop ``rows[u, start]``, move what is behind it left, put `item` at the end."""
+    last = rows.shape[1] - 1
+    for i in range(start, last):
+        rows[u, i] = rows[u, i + 1]
+    rows[u, last] = item
 
 
-@njit(nogil=True, cache=True)
-def _consume(row: Int32, item: int) -> None:
-    """Make `item` the newest of `row`, once."""
-    for i in range(len(row) - 1, -1, -1):
-        if row[i] == item:
-            _append(row, item, i)
-            return
-        if row[i] < 0:
-            break
-    _append(row, item, 0)
+@inlined
+def _consume(rows: Int32, u: int, item: int) -> None:
+    """Make `item` the newest of row `u`, once; what is left of padding is padding."""
+    start = rows.shape[1] - 1
+    while start > 0 and rows[u, start] != item and rows[u, start] >= 0:
+        start -= 1
+    _append(rows, u, item, start)
 
 
-@njit(nogil=True, cache=True)
-def _is_fresh(history: Int32, item: int) -> bool:
+@inlined
+def _extend(rows: Int32, u: int, item: int) -> None:
+    """Put `item` at the end of row `u`, which loses its oldest if it is full."""
+    start = rows.shape[1] - 1
+    while start > 0 and rows[u, start] >= 0:
+        start -= 1
+    _append(rows, u, item, start)
+
+
+@inlined
+def _is_fresh(history: Int32, u: int, item: int) -> bool:
+    width = history.shape[1]
     fresh = True
-    for i in range(max(0, len(history) - FRESH_WINDOW), len(history)):
-        fresh = fresh and history[i] != item
+    for i in range(max(0, width - FRESH_WINDOW), width):
+        fresh = fresh and history[u, i] != item
     return fresh
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def _verdict(
     i: int, events: EventColumns, foreign: Bools, sets: DedupSets, clock: Int64, limits: FoldLimits
 ) -> int:
@@ -126,20 +143,42 @@ def _verdict(
     return APPLIED
 
 
-@njit(nogil=True, cache=True)
+@inlined
+def _fetch(
+    events: EventColumns, users: UserColumns, sets: DedupSets, arena: IdArena, first: int, scratch: Int64
+) -> None:
+    """Read what the next events need, all at once: one by one each would wait for memory alone."""
+    total = 0
+    for i in range(first, min(first + _AHEAD, len(events.offsets))):
+        u = events.users[i]
+        for j in range(0, users.history.shape[1], _LINE):
+            total += users.history[u, j]
+        total += users.history[u, users.history.shape[1] - 1] + users.seen[u, users.seen.shape[1] - 1]
+        place = users.numbers[u, N_EVENTS] % users.recent_items.shape[1]
+        total += users.recent_items[u, place] + users.recent_times[u, place]
+        start = users.numbers[u, EVENT_ID] >> LENGTH_BITS
+        total += np.int64(touch(sets, events.hashes[i])) + arena.data[start]
+    scratch[0] = total  # what is read and never used would not be compiled
+
+
+@kernel
 def fold_events(
     events: EventColumns,
     foreign: Bools,
     users: UserColumns,
     sets: DedupSets,
+    arena: IdArena,
     clock: Int64,
     limits: FoldLimits,
     out: FoldColumns,
 ) -> int:
     """Fold events in order; returns how many were applied. See `learners.user_state`."""
     m = 0
+    history, numbers = users.history, users.numbers
     n_recent = users.recent_items.shape[1]
     for i in range(len(events.offsets)):
+        if i % _AHEAD == 0:
+            _fetch(events, users, sets, arena, i, out.scratch)
         status = _verdict(i, events, foreign, sets, clock, limits)
         out.status[i] = status
         if status != APPLIED:
@@ -148,34 +187,36 @@ def fold_events(
         u, item, ts_ms, weight = events.users[i], events.items[i], events.ts_ms[i], events.weights[i]
         clock[WATERMARK] = max(clock[WATERMARK], ts_ms)
 
-        history = users.history[u]
         out.rows[m] = i
-        out.history[m, :] = history
-        newest = users.newest_ts_ms[u]
+        for j in range(history.shape[1]):
+            out.history[m, j] = history[u, j]
+        newest = numbers[u, NEWEST_TS]
         new_session = newest < 0 or ts_ms - newest > limits.session_gap_ms
         if new_session:
-            users.session[u] += 1
+            numbers[u, SESSION] += 1
         out.new_session[m] = new_session
-        out.session[m] = users.session[u]
-        positive_ts = users.positive_ts_ms[u]
+        out.session[m] = numbers[u, SESSION]
+        positive_ts = numbers[u, POSITIVE_TS]
         out.gap_ms[m] = max(ts_ms - positive_ts, 0) if positive_ts >= 0 else -1
-        fresh = weight > 0 and _is_fresh(history, item)
+        fresh = weight > 0 and _is_fresh(history, u, item)
         out.fresh[m] = fresh
         m += 1
 
         if fresh:
-            _append(history, item, 0)
+            _extend(history, u, item)
         if weight > 0:
-            users.positive_ts_ms[u] = ts_ms
+            numbers[u, POSITIVE_TS] = ts_ms
         if events.types[i] != limits.impression:
-            _consume(users.seen[u], item)
-        place = users.n_events[u] % n_recent
+            _consume(users.seen, u, item)
+        place = numbers[u, N_EVENTS] % n_recent
         users.recent_items[u, place] = item
-        users.recent_types[u, place] = events.types[i]
-        users.recent_ts_ms[u, place] = ts_ms
-        users.n_events[u] += 1
-        users.newest_ts_ms[u] = max(newest, ts_ms)
-        users.last_ts_ms[u] = ts_ms
-        users.last_offset[u] = events.offsets[i]
-        users.last_broker_ts_ms[u] = events.broker_ts_ms[i]
+        users.recent_times[u, place] = ts_ms << TYPE_BITS | events.types[i]
+        numbers[u, EVENT_ID] = written(
+            arena, numbers[u, EVENT_ID], events.ids, events.id_starts[i], events.id_ends[i]
+        )
+        numbers[u, N_EVENTS] += 1
+        numbers[u, NEWEST_TS] = max(newest, ts_ms)
+        numbers[u, LAST_TS] = ts_ms
+        numbers[u, LAST_OFFSET] = events.offsets[i]
+        numbers[u, LAST_BROKER_TS] = events.broker_ts_ms[i]
     return m

@@ -58,7 +58,7 @@ def _is_word(buffer: UInt8, at: int, words: UInt64, row: int) -> bool:
     return bool(
         (word_at(buffer, at) & words[row, 2]) == words[row, 0]
         and (word_at(buffer, at + 8) & words[row, 3]) == words[row, 1]
-        and byte_at(buffer, at + int(words[row, 4])) == _QUOTE
+        and byte_at(buffer, at + int(np.int64(words[row, 4]))) == _QUOTE
     )
 
 
@@ -106,7 +106,7 @@ def _value(buffer: UInt8, at: int, field: int, fields: ScanFields, out: ScanColu
         for row in range(parts[field, FIRST_WORD], parts[field, END_WORD]):
             if _is_word(buffer, at + 1, fields.words, row):
                 value = row - parts[field, FIRST_WORD]
-                end = at + 2 + int(fields.words[row, 4])
+                end = at + 2 + int(np.int64(fields.words[row, 4]))
                 break
     elif c == _N or kind == BOOLEAN:
         end, value = literal_end(buffer, at)
@@ -137,7 +137,7 @@ def _is_sure(buffer: UInt8, at: int, end: int, fields: ScanFields, out: ScanColu
             found |= bit
             after[last] = field
             last = field
-            at = at + 2 + int(fields.names[field, 4])
+            at = at + 2 + int(np.int64(fields.names[field, 4]))
         else:
             at, _, escaped = text_end(buffer, at + 1)
             if at < 0 or escaped:  # the name of a known field may be written with escapes

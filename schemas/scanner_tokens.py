@@ -53,7 +53,7 @@ def _first_special(word: np.uint64) -> int:
     if hits == np.uint64(0):
         return 8
     below = (hits & (~hits + np.uint64(1))) - np.uint64(1)
-    return int(((below & ones) * ones) >> np.uint64(56)) - 1
+    return int(np.int64(((below & ones) * ones) >> np.uint64(56))) - 1
 
 
 @kernel
@@ -177,13 +177,13 @@ def fraction_end(buffer: UInt8, at: int) -> tuple[int, bool]:
 @inlined
 def literal_end(buffer: UInt8, at: int) -> tuple[int, int]:
     """End of null, true or false, and -1, 1 or 0 for it."""
-    four = int(word_at(buffer, at) & np.uint64(0xFFFFFFFF))
+    four = int(np.int64(word_at(buffer, at) & np.uint64(0xFFFFFFFF)))
     if four == _NULL:
         return at + 4, -1
     if four == _TRUE:
         return at + 4, 1
     if byte_at(buffer, at) == 102:  # the f of false
-        four = int(word_at(buffer, at + 1) & np.uint64(0xFFFFFFFF))
+        four = int(np.int64(word_at(buffer, at + 1) & np.uint64(0xFFFFFFFF)))
         if four == _ALSE:
             return at + 5, 0
     return DOUBT, 0

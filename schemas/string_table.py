@@ -33,12 +33,12 @@ def _place(table: TableArrays, hash32: np.uint64, buffer: UInt8, start: int, end
     while True:
         entry = table.places[at]
         if entry == np.uint64(0):
-            return int(at)
+            return int(np.int64(at))
         if entry >> np.uint64(32) == hash32:
-            number = int(entry & np.uint64(0xFFFFFFFF)) - 1
+            number = int(np.int64(entry & np.uint64(0xFFFFFFFF))) - 1
             first, last = table.ends[number], table.ends[number + 1]
             if last - first == end - start and is_same(buffer, start, end, table.arena, first):
-                return int(at)
+                return int(np.int64(at))
         at = (at + np.uint64(1)) & mask
 
 
@@ -49,14 +49,15 @@ def find_texts(
     """Number of each text into `out`, -1 where it is not in the table."""
     for i in range(len(starts)):
         place = _place(table, hashes[i] >> np.uint64(32), buffer, starts[i], ends[i])
-        out[i] = int(table.places[place] & np.uint64(0xFFFFFFFF)) - 1
+        out[i] = int(np.int64(table.places[place] & np.uint64(0xFFFFFFFF))) - 1
 
 
 @kernel
 def find_text(text: UInt8, k0: np.uint64, k1: np.uint64, table: TableArrays) -> int:
     """Number of one text, -1 where it is not in the table; (k0, k1) is the key of its hash."""
     hash32 = siphash(text, 0, len(text), k0, k1) >> np.uint64(32)
-    return int(table.places[_place(table, hash32, text, 0, len(text))] & np.uint64(0xFFFFFFFF)) - 1
+    entry = table.places[_place(table, hash32, text, 0, len(text))]
+    return int(np.int64(entry & np.uint64(0xFFFFFFFF))) - 1
 
 
 @kernel
@@ -78,7 +79,7 @@ def add_texts(
     for i in range(len(starts)):
         hash32 = hashes[i] >> np.uint64(32)
         place = _place(table, hash32, buffer, starts[i], ends[i])
-        number = int(table.places[place] & np.uint64(0xFFFFFFFF)) - 1
+        number = int(np.int64(table.places[place] & np.uint64(0xFFFFFFFF))) - 1
         if number < 0 and n < capacity:
             number = n
             n += 1

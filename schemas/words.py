@@ -17,7 +17,7 @@ UInt8 = NDArray[np.uint8]
 @inlined
 def byte_at(buffer: UInt8, at: int) -> int:
     """Byte `at`."""
-    return int(buffer[np.uint64(at)])
+    return int(np.int64(buffer[np.uint64(at)]))
 
 
 @inlined

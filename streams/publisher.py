@@ -14,7 +14,6 @@ from schemas.interning import Interner
 from schemas.learner import Contexts
 from schemas.runs import Int32, Int64
 from schemas.settings import Settings
-from schemas.texts import Texts, texts_of
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 from serving.ranking import Ranked
@@ -67,11 +66,6 @@ class _Due(Struct, frozen=True):
     part: Partition
     number: int  # of the outbox's `take`
     told: Told
-
-
-def _last_events(due: _Due) -> Texts:
-    state = due.part.state
-    return texts_of([state.last_event_id(user) for user in due.told.users.tolist()])
 
 
 class Publisher:
@@ -203,7 +197,7 @@ class Publisher:
                     np.array([d.index for d in due], dtype=np.int32), [len(d.told.users) for d in due]
                 ),
                 offsets=np.concatenate([d.part.state.last_offset[d.told.users] for d in due]),
-                event_ids=[_last_events(d) for d in due],
+                event_ids=[d.part.state.last_event_texts(d.told.users) for d in due],
                 ts_ms=np.concatenate([d.part.state.last_ts_ms[d.told.users] for d in due]),
                 generated_at_ms=int(self._clock() * 1000),
                 epoch=self.epoch,

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from learners.dedup import Dedup, contains, remember, rotate
 from learners.user_state import (
@@ -244,8 +246,101 @@ def test_dedup_sets_grow_and_treat_a_hash_of_zero_like_any_other() -> None:
     assert len(dedup.contents()["dedup_current"]) == 5_000
 
 
-def _folded(seed: int, **settings: Any) -> PartitionState:
-    state = partition_state(12, history=6, seen=9, dedup_window=200, **settings)
+def test_each_dedup_set_has_the_size_of_what_it_holds() -> None:
+    dedup = Dedup(1_000_000)
+    rng = np.random.default_rng(3)
+    sizes = []
+    for offset, n in ((0, 60_000), (1_000_000, 5_000), (2_000_000, 5_000), (9_000_000, 0)):
+        rotate(dedup.sets, offset)
+        keys = rng.integers(2, 2**64 - 1, n, dtype=np.uint64)
+        for start in range(0, n, 1_000):
+            dedup.reserve(1_000)
+            for key in keys[start : start + 1_000]:
+                remember(dedup.sets, key)
+        dedup.reserve(0)
+        sizes.append(dedup.nbytes)
+        assert all(contains(dedup.sets, key) for key in keys)
+    assert sizes[0] < 60_000 * 8 * 2.5
+    assert sizes[1] < sizes[0] + 5_000 * 8 * 4
+    assert sizes[2] < 10_000 * 8 * 8
+    assert sizes[3] <= 2 * 1_024 * 8 * 4
+
+
+@pytest.mark.parametrize("hashes", [[5, 5], [0, 9]])
+def test_remembered_events_that_cannot_be_are_refused(hashes: list[int]) -> None:
+    snapshot = _folded(1).snapshot() | {"dedup_previous": np.array(hashes, dtype=np.uint64)}
+    with pytest.raises(StateError, match="twice"):
+        partition_state(0, history=6, seen=9, dedup_window=200).restore(snapshot)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 200), st.sampled_from("aé日")), max_size=40),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_last_event_ids_are_kept_through_overwriting_growth_and_compaction(
+    batches: list[list[tuple[int, int, str]]], restored: bool
+) -> None:
+    state, expected, number = partition_state(6), dict[int, str](), 0
+    for batch in batches:
+        rows = []
+        for user, length, letter in batch:
+            event_id = f"{number}".ljust(length, letter)
+            rows.append({"event_id": event_id, "user": user, "offset": number})
+            expected[user] = event_id
+            number += 1
+        if rows:
+            state.fold(event_batch(rows))
+        if restored:
+            twin = partition_state(0)
+            twin.restore(state.snapshot())
+            state = twin
+    users = np.array(sorted(expected), dtype=np.int32)
+    assert state.last_event_texts(users).to_list() == [expected[user] for user in users.tolist()]
+    assert state.user_texts(users).to_list() == [f"u{user}" for user in users.tolist()]
+    assert [state.last_event_id(user) for user in range(6)] == [expected.get(user, "") for user in range(6)]
+
+
+def test_bytes_of_last_event_ids_are_bounded_by_those_in_use() -> None:
+    state = partition_state(4)
+    for number in range(2_000):
+        length = 10 + number % 90
+        row = {"event_id": f"{number}".ljust(length, "x"), "user": number % 4, "offset": number}
+        state.fold(event_batch([row]))
+    assert len(state.snapshot()["event_ids"]) < 5_000
+
+
+def test_memory_of_an_earlier_snapshot_is_used_again() -> None:
+    state, buffers = _folded(1), dict[str, Any]()
+    first = state.snapshot(buffers)
+    kept = {name: array.copy() for name, array in first.items()}
+    more = [row | {"offset": row["offset"] + state.next_offset} for row in random_rows(2, 100)]
+    state.fold(event_batch(more))
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, kept[name], err_msg=name)  # the fold wrote elsewhere
+    again = state.snapshot(buffers)
+    assert np.shares_memory(again["seen"], first["seen"])
+    for name, array in state.snapshot().items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+    state.users.get_many([f"v{n}" for n in range(3_000)])
+    twin = partition_state(0, history=6, seen=9, dedup_window=200)
+    twin.restore(state.snapshot(buffers))
+    assert twin.digest(ITEM_IDS) == state.digest(ITEM_IDS)
+
+
+def test_ids_of_last_events_that_lie_outside_are_refused() -> None:
+    snapshot = _folded(1).snapshot()
+    with pytest.raises(StateError, match="last events"):
+        partition_state(0, history=6, seen=9, dedup_window=200).restore(
+            snapshot | {"event_ids": snapshot["event_ids"][:-1]}
+        )
+
+
+def _folded(seed: int, **more: Any) -> PartitionState:
+    state = partition_state(12, history=6, seen=9, dedup_window=200, **more)
     state.fold(event_batch(random_rows(seed, 800)))
     return state
 
@@ -300,12 +395,12 @@ def test_everything_a_user_did_is_in_the_digest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("shape", "message"),
     [({"n_partitions": 2}, "partition 0 of 1"), ({"history": 7}, "history"), ({"seen": 4}, "seen")],
 )
-def test_a_state_of_another_shape_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_a_state_of_another_shape_is_refused(shape: dict[str, Any], message: str) -> None:
     snapshot = _folded(1).snapshot()
-    other = partition_state(0, **({"history": 6, "seen": 9} | settings))
+    other = partition_state(0, **({"history": 6, "seen": 9} | shape))
     before = other.digest(ITEM_IDS)
     with pytest.raises(StateError, match=message):
         other.restore(snapshot)
