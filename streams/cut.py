@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -182,8 +183,12 @@ def check_settings(meta: Mapping[str, Any], settings: Settings) -> None:
             )
 
 
+@cache
 def build() -> dict[str, str]:
-    """What bit-by-bit equality depends on beside the input."""
+    """What bit-by-bit equality depends on beside the input; not to be changed.
+
+    Read once: versions come from files, and every cut names them on the learner thread.
+    """
     return {
         "reelflow": version("reelflow"),
         "numpy": version("numpy"),

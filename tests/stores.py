@@ -109,6 +109,22 @@ class FaultyStore:
         disk.absent.clear()
         disk.deleted.clear()
 
+    def damage(self, rng: random.Random, folder: str) -> str | None:
+        """Flip a bit of a blob below `folder`, cut its end off, or remove it; which, and how."""
+        paths = [path for path in self.paths() if path.startswith(folder) and self.disk.blobs[path]]
+        if not paths:
+            return None
+        path = rng.choice(paths)
+        data = bytearray(self.disk.blobs[path])
+        at = rng.randrange(len(data))
+        how = rng.choice(["flipped", "cut", "removed"])
+        if how == "removed":
+            del self.disk.blobs[path]
+        else:
+            data[at] ^= 1 << rng.randrange(8)
+            self.disk.blobs[path] = bytes(data if how == "flipped" else data[:at])
+        return f"{how} {path}[{at}]"
+
     def paths(self) -> list[str]:
         """Full names of all blobs."""
         return sorted(self.disk.blobs)

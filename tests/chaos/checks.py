@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
@@ -16,9 +17,11 @@ from schemas.topics import topic_names
 from tests.chaos.load import Load
 from tests.processes import RunningWorker
 
+LEARNED_S = 180.0
 
-def cli(environ: Mapping[str, str], *arguments: str) -> tuple[int, str]:
-    """Exit code and output of a `reelflow` command."""
+
+def cli(environ: Mapping[str, str], *arguments: str) -> Any:
+    """The JSON object that a `reelflow` command prints; it must succeed."""
     done = subprocess.run(
         [sys.executable, "-m", "streams.cli", *arguments],
         env={**os.environ, **environ},
@@ -27,7 +30,8 @@ def cli(environ: Mapping[str, str], *arguments: str) -> tuple[int, str]:
         timeout=300,
         check=False,
     )
-    return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return json.loads(done.stdout)
 
 
 def n_records(kafka: KafkaSettings, topic: str) -> int:
@@ -43,25 +47,28 @@ def n_records(kafka: KafkaSettings, topic: str) -> int:
     return sum(high - low for low, high in bounds)
 
 
-def check_all(worker: RunningWorker, kafka: KafkaSettings, load: Load) -> dict[str, Any]:
+def check_all(
+    worker: RunningWorker, kafka: KafkaSettings, load: Load, *, role: str = "worker"
+) -> dict[str, Any]:
     """Wait until everything is learned, then check accounting, digests and the audit; the last stats."""
     n = n_records(kafka, topic_names(kafka.prefix).behaviour)
-    assert n == load.n_sent
+    assert n == load.n_sent, f"the log has {n} records, {load.sent} were acknowledged"
 
     def accounted(stats: dict[str, Any]) -> bool:
         total = stats["events_learned"] + stats["duplicates"] + sum(stats["dead_letters"].values())
         assert total <= n, f"{total} of {n} records: something was counted twice"
         return bool(total == n and not stats["pending_snapshots"])
 
-    stats = worker.wait(accounted, 120)
-    assert stats["events_learned"] == load.sent["event"]
-    assert stats["duplicates"] == load.sent["duplicate"]
-    assert sum(stats["dead_letters"].values()) == load.sent["broken"]
-    code, output = cli(worker.environ, "audit", "--live", worker.url, "--json")
-    assert code == 0, output
-    report = json.loads(output)
-    assert not report["problems"]
-    code, output = cli(worker.environ, "refold", "--digest")
-    assert code == 0, output
-    assert json.loads(output)["digests"]["users"] == report["digests"]["users"]
+    stats = worker.wait(accounted, LEARNED_S)
+    counted = {
+        "event": stats["events_learned"],
+        "duplicate": stats["duplicates"],
+        "broken": sum(stats["dead_letters"].values()),
+    }
+    assert counted == {kind: load.sent[kind] for kind in counted}
+    with ThreadPoolExecutor(2) as pool:
+        audit = pool.submit(cli, worker.environ, "audit", "--live", worker.url, "--json", "--role", role)
+        refold = pool.submit(cli, worker.environ, "refold", "--digest")
+    assert not audit.result()["problems"]
+    assert refold.result()["digests"]["users"] == audit.result()["digests"]["users"]
     return stats

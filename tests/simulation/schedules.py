@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
 import structlog
 
-from schemas.errors import FencedError, StateError, StoreError
+from schemas.errors import FencedError, OwnedError, StateError, StoreError
 from tests.simulation.world import Crash, Life, World, verdict
 from tests.stores import HOWS, FaultyStore
 
 N_LOGS = 12
 MAX_STEPS = 26
 MAX_LIVES = 6
+ROTTEN = 0.25
+"""Share of the schedules whose store is damaged between lives."""
+
+DAMAGED = ("checkpoints/", "checkpoints/", "journal/", "starts/", "epochs/", "heartbeats/")
+Outcome = Literal["right", "right in spite of damage", "refused"]
 
 
 class Schedule:
@@ -25,6 +31,8 @@ class Schedule:
         self.store = FaultyStore()
         self.world = World(self.number, self.store)
         self.n_lives = 0
+        self.rots = self.random.random() < ROTTEN
+        self.damages: list[str] = []
 
     def fault(self, within: int, error: Callable[[str], BaseException], calls: int = 1) -> None:
         """Let one of the next `within` calls of the store fail, before, after or half way."""
@@ -40,6 +48,9 @@ class Schedule:
         self.no_fault()
         if self.random.random() < 0.5:
             self.store.lose_power(self.random)
+        if self.rots and self.random.random() < 0.5:
+            damage = self.store.damage(self.random, self.random.choice(DAMAGED))
+            self.damages += [] if damage is None else [damage]
 
     def live(self) -> Life:
         """A new life; a store that fails while it begins takes it too."""
@@ -63,7 +74,7 @@ class Schedule:
                 ended = True
             unexpected = [error for error in life.failed if not isinstance(error, Crash)]
             if unexpected:
-                return [f"a life ended with {unexpected[0]!r}"]
+                raise unexpected[0]
             if ended or life.failed:
                 self.end()
                 if self.n_lives < MAX_LIVES:
@@ -135,12 +146,32 @@ def drop(*_: object) -> dict[str, object]:
     raise structlog.DropEvent
 
 
-def failures_of(seed: int) -> list[str]:
-    """Problems of one seed; empty when all is well."""
+def needed(damages: list[str]) -> bool:
+    """Whether a state may have been lost: one damaged checkpoint is none that is missed."""
+    return len(damages) > 1 or any("checkpoints/" not in damage for damage in damages)
+
+
+def outcome_of(seed: int) -> tuple[Outcome, list[str]]:
+    """How a schedule ends, and what is wrong with that: nothing when all is well.
+
+    A state that was damaged may be refused: with an error that says so, never with a wrong digest.
+    """
+    schedule = Schedule(seed)
     try:
         structlog.configure(processors=[drop])
-        return Schedule(seed).run()
+        problems = schedule.run()
     except (StateError, StoreError, AssertionError) as error:
-        return [f"{type(error).__name__}: {error}"]
+        told = isinstance(error, StateError) and not isinstance(error, FencedError | OwnedError)
+        if told and needed(schedule.damages):
+            return "refused", []
+        problems = [f"{type(error).__name__}: {error}"]
     finally:
         structlog.reset_defaults()
+    if problems:
+        problems += schedule.damages
+    return "right in spite of damage" if schedule.damages else "right", problems
+
+
+def failures_of(seed: int) -> list[str]:
+    """Problems of one seed; empty when all is well."""
+    return outcome_of(seed)[1]

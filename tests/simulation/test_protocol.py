@@ -1,4 +1,5 @@
-"""The commit protocol under thousands of seeded schedules: crashes before, in and after every step.
+"""The commit protocol under thousands of seeded schedules: crashes before, in and after every step,
+and a store that is damaged between two lives.
 
 A failing seed is printed; ``python -m tests.simulation.test_protocol SEED`` runs it alone.
 """
@@ -7,32 +8,41 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
 
-from tests.simulation.schedules import failures_of
+from tests.simulation.schedules import Outcome, outcome_of
 
 N_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "10000"))
 CHUNK = 250
 
 
-def first_failure(first: int, last: int) -> tuple[int, list[str]] | None:
-    """The first seed of a range that fails, and why."""
+def outcomes(first: int, last: int) -> tuple[Counter[Outcome], tuple[int, list[str]] | None]:
+    """How many schedules of a range ended how, up to the first seed that fails, and why that one does."""
+    counts: Counter[Outcome] = Counter()
     for seed in range(first, last):
-        if problems := failures_of(seed):
-            return seed, problems
-    return None
+        outcome, problems = outcome_of(seed)
+        if problems:
+            return counts, (seed, problems)
+        counts[outcome] += 1
+    return counts, None
 
 
 @pytest.mark.timeout(1_800)
 def test_any_schedule_leaves_what_an_undisturbed_run_leaves() -> None:
     bounds = [(first, min(first + CHUNK, N_SEEDS)) for first in range(0, N_SEEDS, CHUNK)]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        failed = [found for found in pool.map(first_failure, *zip(*bounds, strict=True)) if found]
+        found = list(pool.map(outcomes, *zip(*bounds, strict=True)))
+    failed = [failure for _, failure in found if failure]
     assert not failed, f"seed {failed[0][0]}: {failed[0][1]}"
+    counts = sum((counted for counted, _ in found), Counter[Outcome]())
+    print(f"\n{dict(counts)}")
+    if N_SEEDS >= CHUNK:
+        assert counts["right in spite of damage"] > counts["refused"] > 0
 
 
 if __name__ == "__main__":
-    print(failures_of(int(sys.argv[1])))
+    print(outcome_of(int(sys.argv[1])))

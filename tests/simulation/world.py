@@ -43,6 +43,7 @@ SETTINGS = Settings(
     ranker=RankerSettings(list_size=5),
 )
 NAMES = topic_names(SETTINGS.kafka.prefix)
+METRICS = WorkerMetrics(CollectorRegistry())  # nobody reads them; making them takes a tenth of a schedule
 Record = tuple[int, bytes | None, bytes | None]
 Log = dict[Place, list[Record]]
 
@@ -212,8 +213,7 @@ class Life:
         owner = Owner(host=f"host-{number}", pid=number, started="", role="worker")
         self.tenure: Tenure = claim(world.store, owner=owner, take_over=True, now_s=world.clock)
         self.sink = LateSink(world.broker)
-        metrics = WorkerMetrics(CollectorRegistry())
-        self.core = WorkerCore(SETTINGS, self.sink, metrics, clock=world.clock)
+        self.core = WorkerCore(SETTINGS, self.sink, METRICS, clock=world.clock)
         base = self.tenure.base
         if base is not None:
             restore(self.core, base.sequence, base.meta, base.units)
@@ -227,7 +227,7 @@ class Life:
             self.tenure,
             interval_s=2.0,
             kept=2,
-            metrics=metrics,
+            metrics=METRICS,
             on_failure=self.failed.append,
             monotonic=world.clock,
             writer=Inline(),
