@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import structlog
 
 from schemas.errors import ReelflowError
 
@@ -66,7 +67,8 @@ def cli(config: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry point: a ReelflowError becomes one line on stderr and exit code 1."""
+    """Entry point: logs go to stderr; a ReelflowError becomes one line there and exit code 1."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         cli()
     except ReelflowError as error:

@@ -186,6 +186,8 @@ class RoleService(Service):
         """Learn what waits, publish what is owed, commit: before the consumer goes."""
         if not self.thread.alive:
             return
+        if self.thread.busy_s() > self._settings.worker.stuck_after_s:
+            return  # it will not come back; what it held is made again from the journal
         if not await self.thread.stop(DRAIN_S):
             log.error("drain_incomplete", seconds=DRAIN_S)
             return

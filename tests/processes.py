@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def start_worker(
     folder: Path,
     role: str = "worker",
     module: str = "streams.cli",
+    arguments: Sequence[str] = (),
     **environ: str,
 ) -> RunningWorker:
     """Start a worker (or another role with its port) and do not wait for it; the caller ends it."""
@@ -63,7 +64,9 @@ def start_worker(
     }
     log = folder / f"{role}-{uuid4().hex[:6]}.log"
     return RunningWorker(
-        Child(role, [role], log=log, environ=settings, module=module), f"http://127.0.0.1:{port}", settings
+        Child(role, [role, *arguments], log=log, environ=settings, module=module),
+        f"http://127.0.0.1:{port}",
+        settings,
     )
 
 

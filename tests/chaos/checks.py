@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -47,10 +47,15 @@ def n_records(kafka: KafkaSettings, topic: str) -> int:
     return sum(high - low for low, high in bounds)
 
 
-def check_all(
-    worker: RunningWorker, kafka: KafkaSettings, load: Load, *, role: str = "worker"
-) -> dict[str, Any]:
-    """Wait until everything is learned, then check accounting, digests and the audit; the last stats."""
+class Checked(NamedTuple):
+    """What was found."""
+
+    stats: dict[str, Any]
+    users: dict[str, str]  # digests of what the log folds to, by partition
+
+
+def check_all(worker: RunningWorker, kafka: KafkaSettings, load: Load, *, role: str = "worker") -> Checked:
+    """Wait until everything is learned, then check accounting, digests and the audit."""
     n = n_records(kafka, topic_names(kafka.prefix).behaviour)
     assert n == load.n_sent, f"the log has {n} records, {load.sent} were acknowledged"
 
@@ -70,5 +75,6 @@ def check_all(
         audit = pool.submit(cli, worker.environ, "audit", "--live", worker.url, "--json", "--role", role)
         refold = pool.submit(cli, worker.environ, "refold", "--digest")
     assert not audit.result()["problems"]
-    assert refold.result()["digests"]["users"] == audit.result()["digests"]["users"]
-    return stats
+    users = refold.result()["digests"]["users"]
+    assert users == audit.result()["digests"]["users"]
+    return Checked(stats, users)

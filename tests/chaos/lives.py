@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import UnavailableError
@@ -22,20 +23,33 @@ FLOWING_S = 180.0
 def kafka_of(broker: LocalBroker) -> KafkaSettings:
     """Topics of a prefix of their own."""
     kafka = KafkaSettings(bootstrap=broker.bootstrap, prefix=f"c{os.urandom(4).hex()}", partitions=PARTITIONS)
-    create_topics(kafka)
+    create_topics(kafka, model="main")
     return kafka
 
 
 def life(
-    kafka: KafkaSettings, folder: Path, *, faults: Faults | None = None, role: str = "worker", **settings: str
+    kafka: KafkaSettings,
+    folder: Path,
+    *,
+    faults: Faults | None = None,
+    role: str = "worker",
+    arguments: Sequence[str] = (),
+    **settings: str,
 ) -> RunningWorker:
-    """Start a process; `settings` of the section worker, in capitals."""
-    environ = {f"REELFLOW_WORKER_{name.upper()}": value for name, value in settings.items()}
+    """Start a process; settings as ``worker_<name>`` or ``learner_<name>``."""
+    environ = {f"REELFLOW_{name.upper()}": value for name, value in settings.items()}
     module = "streams.cli"
     if faults is not None:
         module, environ[VARIABLE] = "tests.chaos.faulty", str(faults.folder)
     return start_worker(
-        kafka.bootstrap, kafka.prefix, kafka.partitions, folder, role=role, module=module, **environ
+        kafka.bootstrap,
+        kafka.prefix,
+        kafka.partitions,
+        folder,
+        role=role,
+        module=module,
+        arguments=arguments,
+        **environ,
     )
 
 

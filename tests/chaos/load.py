@@ -81,6 +81,7 @@ class Load:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "compression.type": "lz4",
+                "log_level": 0,  # of a broker that is away on purpose
                 "message.timeout.ms": 0,
             }
         )

@@ -25,7 +25,7 @@ def test_killed_amid_a_checkpoint(broker: LocalBroker, tmp_path: Path) -> None:
     """One unit of it is on the disk: nobody takes it for a checkpoint, and it does not stay."""
     kafka, faults = kafka_of(broker), Faults(tmp_path / "faults")
     with ExitStack() as stack, Load(kafka, rate=2_000) as load:
-        worker = life(kafka, tmp_path, faults=faults, checkpoint_interval_s="0.2")
+        worker = life(kafka, tmp_path, faults=faults, worker_checkpoint_interval_s="0.2")
         stack.callback(worker.child.stop)
         worker.wait(lambda stats: stats["committed"] > 0)
         faults.arm("unit")
@@ -46,10 +46,11 @@ def test_a_full_disk(broker: LocalBroker, tmp_path: Path) -> None:
     kafka, faults = kafka_of(broker), Faults(tmp_path / "faults")
     faults.arm("full")
     with ExitStack() as stack, Load(kafka, rate=2_000) as load:
-        worker = life(kafka, tmp_path, faults=faults, checkpoint_interval_s="0.2")
+        worker = life(kafka, tmp_path, faults=faults, worker_checkpoint_interval_s="0.2")
         stack.callback(worker.child.stop)
-        worker.wait(lambda stats: stats["events_learned"] > 4_000, 180)
-        assert "checkpoint_failed" in log_of(worker)
+        worker.wait(
+            lambda stats: stats["events_learned"] > 4_000 and "checkpoint_failed" in log_of(worker), 180
+        )
         assert worker.stats()["committed"] == 0
         assert not checkpoints(tmp_path)
         faults.disarm("full")
@@ -66,7 +67,7 @@ def test_the_newest_checkpoint_is_damaged(broker: LocalBroker, tmp_path: Path) -
     """A bit has flipped between two lives: the checkpoint before it is used, and the journal from there."""
     kafka = kafka_of(broker)
     with ExitStack() as stack, Load(kafka, rate=2_000) as load:
-        worker = life(kafka, tmp_path, checkpoint_interval_s="0.5")
+        worker = life(kafka, tmp_path, worker_checkpoint_interval_s="0.5")
         stack.callback(worker.child.stop)
         flowing(worker)
         worker.wait(lambda stats: log_of(worker).count("checkpoint_written") > 3)

@@ -47,7 +47,7 @@ def test_killed_at_random_moments(broker: LocalBroker, tmp_path: Path) -> None:
     with ExitStack() as stack, Load(kafka, rate=3_000) as load:
         for n in range(N_KILLS):
             started = time.monotonic()
-            worker = life(kafka, tmp_path, checkpoint_interval_s="1" if n % 2 else "0.05")
+            worker = life(kafka, tmp_path, worker_checkpoint_interval_s="1" if n % 2 else "0.05")
             stack.callback(worker.child.stop)
             if n % 3 == 2:
                 time.sleep(moments.uniform(0.5, 6.0))
@@ -94,7 +94,7 @@ def test_a_stopped_process_is_fenced_out(broker: LocalBroker, tmp_path: Path) ->
         assert first.child.process.wait(60) != 0
         assert "Fenced" in first.child.tail(), first.child.tail()
         load.finish()
-        assert check_all(second, kafka, load)["epoch"] == 2
+        assert check_all(second, kafka, load).stats["epoch"] == 2
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
@@ -145,7 +145,7 @@ def test_a_busy_learner_loses_no_partition(broker: LocalBroker, tmp_path: Path) 
 def test_a_learner_that_hangs_ends_the_process(broker: LocalBroker, tmp_path: Path) -> None:
     kafka, faults = kafka_of(broker), Faults(tmp_path / "faults")
     with ExitStack() as stack, Load(kafka, rate=1_500) as load:
-        worker = life(kafka, tmp_path, faults=faults, stuck_after_s="2")
+        worker = life(kafka, tmp_path, faults=faults, worker_stuck_after_s="2")
         stack.callback(worker.child.stop)
         flowing(worker)
         faults.arm("learn")
@@ -163,7 +163,7 @@ def test_told_to_end_under_load(broker: LocalBroker, tmp_path: Path) -> None:
     """SIGTERM: what was read is learned, kept and committed; the next life has nothing to fold again."""
     kafka = kafka_of(broker)
     with ExitStack() as stack, Load(kafka, rate=5_000) as load:
-        worker = life(kafka, tmp_path, checkpoint_interval_s="3600")
+        worker = life(kafka, tmp_path, worker_checkpoint_interval_s="3600")
         stack.callback(worker.child.stop)
         flowing(worker)
         told = time.monotonic()
@@ -183,7 +183,7 @@ def test_killed_amid_a_recovery(broker: LocalBroker, tmp_path: Path) -> None:
     """The second life ends while it folds the journal of the first; the third does it all again."""
     kafka, faults = kafka_of(broker), Faults(tmp_path / "faults")
     with ExitStack() as stack, Load(kafka, rate=2_000) as load:
-        first = life(kafka, tmp_path, checkpoint_interval_s="3600")
+        first = life(kafka, tmp_path, worker_checkpoint_interval_s="3600")
         stack.callback(first.child.stop)
         first.wait(lambda stats: stats["events_learned"] > 2_000)
         kill(first)
@@ -196,4 +196,4 @@ def test_killed_amid_a_recovery(broker: LocalBroker, tmp_path: Path) -> None:
         stack.callback(third.child.stop)
         flowing(third)
         load.finish()
-        assert check_all(third, kafka, load)["epoch"] == 3
+        assert check_all(third, kafka, load).stats["epoch"] == 3

@@ -9,7 +9,7 @@ from typing import Literal
 import structlog
 
 from schemas.errors import FencedError, OwnedError, StateError, StoreError
-from tests.simulation.world import Crash, Life, World, verdict
+from tests.simulation.world import Crash, Life, World, audited, verdict
 from tests.stores import HOWS, FaultyStore
 
 N_LOGS = 12
@@ -17,6 +17,9 @@ MAX_STEPS = 26
 MAX_LIVES = 6
 ROTTEN = 0.25
 """Share of the schedules whose store is damaged between lives."""
+
+AUDITED = 0.1
+"""Share of the lives after which the state is audited as they left it."""
 
 DAMAGED = ("checkpoints/", "checkpoints/", "journal/", "starts/", "epochs/", "heartbeats/")
 Outcome = Literal["right", "right in spite of damage", "refused"]
@@ -33,6 +36,7 @@ class Schedule:
         self.n_lives = 0
         self.rots = self.random.random() < ROTTEN
         self.damages: list[str] = []
+        self.problems: list[str] = []
 
     def fault(self, within: int, error: Callable[[str], BaseException], calls: int = 1) -> None:
         """Let one of the next `within` calls of the store fail, before, after or half way."""
@@ -44,8 +48,10 @@ class Schedule:
         self.store.fail(at=0, error=Crash, calls=0)
 
     def end(self) -> None:
-        """A life is over: the process was killed, or the power was lost."""
+        """A life is over: the process was killed, or the power was lost. Some are audited then."""
         self.no_fault()
+        if self.random.random() < AUDITED:
+            self.problems += audited(self.world)
         if self.random.random() < 0.5:
             self.store.lose_power(self.random)
         if self.rots and self.random.random() < 0.5:
@@ -89,7 +95,7 @@ class Schedule:
             self.end()
             life = Life(self.world, self.n_lives + 1)
             life.finish()
-        return verdict(self.world, self.number, life)
+        return self.problems + verdict(self.world, self.number, life)
 
     def step(self, life: Life) -> bool:
         """One step; True when the life is to end."""
