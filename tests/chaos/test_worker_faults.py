@@ -152,6 +152,7 @@ def test_a_learner_that_hangs_ends_the_process(broker: LocalBroker, tmp_path: Pa
         until_reached(worker, faults, "learn")
         assert worker.child.process.wait(60) != 0
         assert "worker.stuck_after_s" in worker.child.tail(), worker.child.tail()
+        assert "drain_incomplete" not in log_of(worker), "it waited for what hangs"
         again = life(kafka, tmp_path)
         stack.callback(again.child.stop)
         flowing(again)
