@@ -14,6 +14,7 @@ import numpy as np
 from schemas.codec import encode_event
 from schemas.decoding import decode_events
 from schemas.interning import Interner
+from schemas.payloads import Payloads
 from schemas.records import Event
 from schemas.runs import RecordRun
 
@@ -26,8 +27,8 @@ def best_us(values: list[bytes], keys: list[bytes]) -> float:
     run = RecordRun(
         topic="t",
         partition=0,
-        keys=keys,
-        values=values,
+        keys=Payloads.of(keys),
+        values=Payloads.of(values),
         offsets=np.arange(N),
         timestamps_ms=np.arange(N),
         next_offset=N,

@@ -90,14 +90,21 @@ def _append(rows: Int32, u: int, item: int, start: int) -> None:
     """Drop ``rows[u, start]``, move what is behind it left, put `item` at the end."""
     last = rows.shape[1] - 1
     for i in range(start, last):
-        rows[u, i] = rows[u, i + 1]
+        rows[u, np.uint64(i)] = rows[u, np.uint64(i + 1)]
     rows[u, last] = item
 
 
 @inlined
 def _consume(rows: Int32, u: int, item: int) -> None:
     """Make `item` the newest of row `u`, once; what is left of padding is padding."""
-    start = rows.shape[1] - 1
+    start = rows.shape[1]
+    found = False
+    while start >= _LINE and not found:  # a line at once, without a branch for each item
+        start -= _LINE
+        for i in range(_LINE):
+            other = rows[u, np.uint64(start + i)]
+            found |= (other == item) | (other < 0)
+    start = start + _LINE - 1 if found else max(start - 1, 0)
     while start > 0 and rows[u, start] != item and rows[u, start] >= 0:
         start -= 1
     _append(rows, u, item, start)
@@ -106,7 +113,7 @@ def _consume(rows: Int32, u: int, item: int) -> None:
 @inlined
 def _extend(rows: Int32, u: int, item: int) -> None:
     """Put `item` at the end of row `u`, which loses its oldest if it is full."""
-    start = rows.shape[1] - 1
+    start = 0 if rows[u, 0] >= 0 else rows.shape[1] - 1
     while start > 0 and rows[u, start] >= 0:
         start -= 1
     _append(rows, u, item, start)

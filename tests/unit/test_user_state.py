@@ -189,6 +189,21 @@ def test_seen_keeps_the_newest_consumed_items_once() -> None:
     assert state.seen_rows(np.array([0], dtype=np.int32))[0].tolist() == [4, 1, 5]
 
 
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 40, 128])
+def test_seen_of_any_width_is_the_newest_distinct_items(width: int) -> None:
+    state, rng = partition_state(1, seen=width), np.random.default_rng(width)
+    expected: list[int] = []
+    for _ in range(40):
+        items = rng.integers(0, 3 * width, 10).tolist()
+        for item in items:
+            expected = [other for other in expected if other != item][-width + 1 :] if width > 1 else []
+            expected.append(item)
+        rows = [{"item": item, "offset": state.next_offset + i} for i, item in enumerate(items)]
+        state.fold(event_batch(rows))
+        padded = [-1] * (width - len(expected)) + expected
+        assert state.seen_rows(np.array([0], dtype=np.int32))[0].tolist() == padded
+
+
 def test_recent_lists_events_of_any_type_newest_first() -> None:
     state = partition_state(2)
     rows = [{"item": n, "type": "impression" if n % 2 else "watch", "ts_ms": T0_MS + n} for n in range(25)]
