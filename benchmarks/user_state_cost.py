@@ -87,9 +87,12 @@ def main() -> None:
     last = sorted(took[RUNS // 2 :])
     figures = {"fold_us": last[0] / N * 1e6, "fold_median_us": last[len(last) // 2] / N * 1e6}
     items = [f"video-{item}" for item in range(ITEMS)]
-    started = time.perf_counter()
-    state.digest(items)
-    figures["digest_ms"] = (time.perf_counter() - started) * 1e3
+    digest_s = []
+    for _ in range(3):
+        started = time.perf_counter()
+        state.digest(items)
+        digest_s.append(time.perf_counter() - started)
+    figures["digest_ms"] = min(digest_s) * 1e3
     buffers: dict[str, np.ndarray] = {}
     first_s, again_s = [], []
     for _ in range(5):
