@@ -24,8 +24,9 @@ from schemas.errors import StateError
 from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
-from .blend_kernels import BLOCKED, LANES, N_BUCKETS, N_FEATURES, Bools, Embedded, Popular, Rows, Work, padded
+from .blend_kernels import BLOCKED, N_BUCKETS, N_FEATURES, Bools, Embedded, Popular, Rows, Work
 from .blend_lists import learn_gate
+from .blend_select import LANES, padded
 from .state import digest_arrays, taken
 
 INITIAL_WEIGHTS: Final = (0.10, 0.15, 0.05, 0.40, 0.40, 0.10, 0.10, 0.0)
@@ -253,6 +254,5 @@ def make_work(n_items: int, n_candidates: int, list_size: int, n_places: int) ->
         listed=np.full(n + 1, -1, dtype=np.int32),
         top_items=np.zeros(n, dtype=np.int32),
         top_scores=np.zeros(n, dtype=np.float32),
-        reasons=np.zeros(n, dtype=np.int32),
         most=np.zeros(n, dtype=np.float32),
     )

@@ -36,11 +36,6 @@ BLOCKED: Final = 65_535
 """Above every place of a candidate."""
 _BASE_BITS: Final = 16
 _LAST_STAMP: Final = 32_767
-LANES: Final = 16
-"""Scores are padded to a multiple of so many, so that loops over them are vectors only."""
-_SPARE: Final = 12
-"""Candidates beyond k that a bound may leave for the exact selection."""
-
 NEVER_AGAIN: Final = FRESH_WINDOW
 """So many newest items of a history are never listed, not even where seen items may be: being
 watched again they would be no target."""
@@ -92,7 +87,7 @@ class Embedded(NamedTuple):
 class Work(NamedTuple):
     """Scratch memory, reused; one set a thread."""
 
-    slot: Int32  # (N,)
+    slot: Int32  # (N,) for every item with a row, a vector or popularity
     stamp: Int64  # (1,) base of the last user, by `2 ** _BASE_BITS`
     places: Int32  # (n_last K,) candidate at each place of the rows followed, C for none
     hits: Int32  # (n_last K + 1,)
@@ -108,7 +103,6 @@ class Work(NamedTuple):
     listed: Int32  # (C + 1,) place in the list of each candidate, -1 for none
     top_items: Int32  # (C,) at least k
     top_scores: Float32  # (C,)
-    reasons: Int32  # (C,)
     most: Float32  # (C,)
 
 
@@ -219,7 +213,7 @@ def follow_rows(
     # Arrays are taken out of their tuples once: each access counts a reference, atomically.
     slot, ids, x, places = work.slot, work.ids, work.x, work.places
     nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
-    x0, x1, x2 = x[0], x[1], x[2]
+    x0, x1, x2, x3, x4, x7 = x[0], x[1], x[2], x[3], x[4], x[7]
     h, width, none = len(history), nbr.shape[1], len(ids)
     scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
     g0 = g1 = g2 = np.float32(1.0)
@@ -235,14 +229,18 @@ def follow_rows(
             for k in range(width):
                 b = row[k]
                 place = none
-                if 0 <= b < len(slot):
+                if b >= 0:  # and below len(slot): neighbours are items with a row
                     v0 = f0 * max(weights[k, 0], np.float32(0.0))
                     v1 = f1 * max(weights[k, 1], np.float32(0.0))
                     v2 = f2 * max(weights[k, 2], np.float32(0.0))
                     c = slot[b] - base
                     if c < 0:
                         if not (b < len(withdrawn) and withdrawn[b]):
-                            open_place(b, count, features, slot, base, ids, x)
+                            slot[b] = base + count
+                            ids[count] = b
+                            is_known = b < len(features)
+                            x3[count] = features[b, 0] if is_known else np.float32(0.0)
+                            x4[count] = features[b, 1] if is_known else np.float32(0.0)
                             x0[count] = v0
                             x1[count] = v1
                             x2[count] = v2
@@ -259,54 +257,9 @@ def follow_rows(
         g0 *= gammas[0]
         g1 *= gammas[1]
         g2 *= gammas[2]
+    for c in range(count):
+        x7[c] = np.float32(0.0)
     return count
-
-
-@njit(nogil=True, cache=True)
-def find_reasons(
-    n: int, count: int, history: Int32, n_history: int, rows: Rows, base: int, work: Work
-) -> None:
-    """Fill in `reasons`: whose row adds most to sum_c s_c of each of the `n` listed items, -1 for none."""
-    nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
-    slot, places, listed, hits = work.slot, work.places, work.listed, work.hits
-    top_items, most, reasons = work.top_items, work.most, work.reasons
-    h, width = len(history), nbr.shape[1]
-    n_rows = min(n_history, rows.n_last)
-    scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
-    listed[:count] = -1
-    for p in range(n):
-        most[p], reasons[p] = np.float32(0.0), -1
-        c = slot[top_items[p]] - base
-        if c >= 0:
-            listed[c] = p
-    n_hits = 0
-    for q in range(n_rows * width):  # branch-free: which places hold a listed item cannot be guessed
-        hits[n_hits] = q
-        n_hits += 1 if listed[places[q]] >= 0 else 0
-    g0 = g1 = g2 = np.float32(1.0)
-    at = 0
-    for j in range(n_rows):
-        a = history[h - 1 - j]
-        end = (j + 1) * width
-        if at < n_hits and hits[at] < end:
-            f0 = g0 / (rowsum[a, 0] * scale + kappa)
-            f1 = g1 / (rowsum[a, 1] * scale + kappa)
-            f2 = g2 / (rowsum[a, 2] * scale + kappa)
-            weights = w[a]
-            while at < n_hits and hits[at] < end:
-                q = hits[at]
-                k, p = q - j * width, listed[places[q]]
-                added = (
-                    f0 * max(weights[k, 0], np.float32(0.0))
-                    + f1 * max(weights[k, 1], np.float32(0.0))
-                    + f2 * max(weights[k, 2], np.float32(0.0))
-                )
-                if added > most[p]:
-                    most[p], reasons[p] = added, a
-                at += 1
-        g0 *= gammas[0]
-        g1 *= gammas[1]
-        g2 *= gammas[2]
 
 
 @njit(nogil=True, cache=True)
@@ -408,134 +361,3 @@ def softmax_mass(count: int, peak: np.float32, score: Float32, mass: Float32) ->
     for c in range(count):
         total += mass[c]
     return total
-
-
-@njit(nogil=True, cache=True, inline="always")
-def padded(n: int) -> int:
-    """The next multiple of `LANES`."""
-    return (n + LANES - 1) // LANES * LANES
-
-
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def count_above(n: int, values: Float32, above: Int32) -> None:
-    """How many of the first `n` values, padded with -inf, are above each; equal ones get equal counts.
-
-    Counting all pairs is branch-free vector code (floats count exactly up to 2^24): for the
-    lengths at hand several times faster than a sort.
-    """
-    for j in range(n):
-        v = values[j]
-        total = np.float32(0.0)
-        for i in range(padded(n)):
-            total += np.float32(1.0) if values[i] > v else np.float32(0.0)
-        above[j] = np.int32(total)
-
-
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def n_reaching(n: int, values: Float32, bound: np.float32) -> int:
-    """How many of the first `n` values, padded with -inf, reach `bound`."""
-    total = np.float32(0.0)
-    for i in range(padded(n)):
-        total += np.float32(1.0) if values[i] >= bound else np.float32(0.0)
-    return int(total)
-
-
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc", "contract"})
-def fill_piles(count: int, n_piles: int, score: Float32, best: Float32) -> None:
-    """Deal `count` scores, at least `n_piles`, into piles; `best` gets the maximum of each."""
-    for j in range(n_piles):
-        best[j] = score[j]
-    whole = count // n_piles
-    for r in range(1, whole):
-        part = score[r * n_piles :]
-        for j in range(n_piles):
-            v = part[j]
-            best[j] = max(best[j], v)
-    part = score[whole * n_piles :]
-    for j in range(count - whole * n_piles):
-        v = part[j]
-        best[j] = max(best[j], v)
-
-
-@njit(nogil=True, cache=True)
-def low_bound(count: int, k: int, score: Float32, best: Float32) -> np.float32:
-    """A score that at least `k` of the scores, padded with -inf, reach, and mostly few more.
-
-    The least of the maxima of k or more piles is one; halving the way to the highest score finds a
-    tighter one.
-    """
-    n_piles = padded(k)
-    fill_piles(count, n_piles, score, best)
-    low = high = best[0]
-    for j in range(n_piles):
-        v = best[j]
-        low = min(low, v)
-        high = max(high, v)
-    n = n_reaching(count, score, low)
-    for _ in range(12):
-        if n <= k + _SPARE:
-            break
-        middle = (low + high) * np.float32(0.5)
-        reached = n_reaching(count, score, middle)
-        if reached < k:
-            high = middle
-        else:
-            low, n = middle, reached
-    return np.float32(low)
-
-
-@njit(nogil=True, cache=True)
-def select_best(count: int, k: int, work: Work) -> int:
-    """The best `k` candidates into top_items, top_scores, in order; returns how many there are.
-
-    Few candidates reach a lower bound of the k-th best score, and only those are sorted. Of equal
-    scores the lower number wins.
-    """
-    ids, score, above, taken = work.ids, work.score, work.above, work.taken
-    top_items, top_scores = work.top_items, work.top_scores
-    short, short_scores = work.short, work.short_scores
-    minus_infinity = np.float32(-np.inf)
-    m = 0
-    if count <= max(k + _SPARE, padded(k)):
-        for c in range(count):
-            short[c] = c
-        m = count
-    else:
-        for c in range(count, padded(count)):
-            score[c] = minus_infinity
-        bound = low_bound(count, k, score, short_scores)
-        for c in range(count):
-            short[m] = c
-            m += 1 if score[c] >= bound else 0
-    for j in range(m):
-        short_scores[j] = score[short[j]]
-    for j in range(m, padded(m)):
-        short_scores[j] = minus_infinity
-    count_above(m, short_scores, above)
-    for j in range(m):
-        taken[j] = 0
-    for j in range(m):
-        place = above[j] + taken[above[j]]
-        taken[above[j]] += 1
-        top_items[place] = ids[short[j]]
-        top_scores[place] = short_scores[j]
-    return min(m, k)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def push(item: int, score: np.float32, n: int, k: int, top_items: Int32, top_scores: Float32) -> int:
-    """Insert into the best `k` so far, `n` of them; of equal scores the first to come stays ahead."""
-    if n < k:
-        p = n
-        n += 1
-    elif score > top_scores[k - 1]:
-        p = k - 1
-    else:
-        return n
-    while p > 0 and top_scores[p - 1] < score:
-        top_scores[p] = top_scores[p - 1]
-        top_items[p] = top_items[p - 1]
-        p -= 1
-    top_scores[p] = score
-    top_items[p] = item
-    return n

@@ -32,15 +32,13 @@ from .blend_kernels import (
     bucket_of,
     exp32,
     fill_up,
-    find_reasons,
     follow_rows,
     length_of,
-    push,
     score_candidates,
-    select_best,
     softmax_mass,
     take_logs,
 )
+from .blend_select import push, select_best
 from .transition_kernels import prefetch_row
 
 _RELEVANCE_FLOOR = np.float32(1e-4)
@@ -63,20 +61,21 @@ def write_list(
     base: int,
     work: Work,
     out: Lists,
-) -> None:
-    """Write the best `n` items of user `i` with source and the reasons found; relevance is not touched.
+) -> int:
+    """Write the best `n` items of user `i` with their sources, without reasons; relevance is not touched.
 
-    The source is the largest of three contributions to the score, each against knowing nothing:
-    an absent transition, a uniform embedding probability, a uniform popularity share.
+    The source is the largest of three contributions to the score, each against knowing nothing: an
+    absent transition, a uniform embedding probability, a uniform popularity share. Returns for how
+    many items that is the transitions.
     """
-    x, slot, found = work.x, work.slot, work.reasons
-    top_items, top_scores = work.top_items, work.top_scores
+    x, slot, top_items, top_scores = work.x, work.slot, work.top_items, work.top_scores
     items, scores, sources, reasons = out.items, out.scores, out.sources, out.reasons
     floor = (weights[3] + weights[4]) * np.float32(uniform)
+    n_by_rows = 0
     for p in range(n):
         b = top_items[p]
         c = slot[b] - base
-        source, reason = POPULARITY, -1
+        source = POPULARITY
         if c >= 0:
             by_rows = weights[0] * x[0, c] + weights[1] * x[1, c] + weights[2] * x[2, c]
             by_popularity = weights[3] * x[3, c] + weights[4] * x[4, c] - floor
@@ -84,20 +83,96 @@ def write_list(
             if with_embedding:
                 by_embedding = weights[5] * x[5, c] + weights[6] * x[6, c]
             if by_rows > 0.0 and by_rows >= by_popularity and by_rows >= by_embedding:
-                reason = found[p]
-                source = TRANSITIONS if reason >= 0 else POPULARITY
+                source = TRANSITIONS
+                n_by_rows += 1
             elif by_embedding > 0.0 and by_embedding >= by_popularity:
                 source = EMBEDDING
         items[i, p] = b
         scores[i, p] = top_scores[p]
         sources[i, p] = source
-        reasons[i, p] = reason
+        reasons[i, p] = -1
     for p in range(n, items.shape[1]):
         items[i, p] = -1
         scores[i, p] = np.float32(0.0)
         out.relevance[i, p] = np.float32(0.0)
         sources[i, p] = POPULARITY
         reasons[i, p] = -1
+    return n_by_rows
+
+
+@njit(nogil=True, cache=True)
+def find_reasons(
+    i: int, n: int, count: int, history: Int32, n_history: int, rows: Rows, base: int, work: Work, out: Lists
+) -> None:
+    """Name whose row adds most to sum_c s_c of each item that user `i` has from transitions.
+
+    An item that no row names after all is there for its popularity.
+    """
+    nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
+    slot, places, listed, hits, most = work.slot, work.places, work.listed, work.hits, work.most
+    items, sources, reasons = out.items[i], out.sources[i], out.reasons[i]
+    h, width = len(history), nbr.shape[1]
+    n_rows = min(n_history, rows.n_last)
+    scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
+    listed[:count] = -1
+    for p in range(n):
+        if sources[p] == TRANSITIONS:
+            most[p] = np.float32(0.0)
+            listed[slot[items[p]] - base] = p
+    n_hits = 0
+    for q in range(n_rows * width):  # branch-free: which places hold a listed item cannot be guessed
+        hits[n_hits] = q
+        n_hits += 1 if listed[places[q]] >= 0 else 0
+    g0 = g1 = g2 = np.float32(1.0)
+    at = 0
+    for j in range(n_rows):
+        a = history[h - 1 - j]
+        end = (j + 1) * width
+        if at < n_hits and hits[at] < end:
+            f0 = g0 / (rowsum[a, 0] * scale + kappa)
+            f1 = g1 / (rowsum[a, 1] * scale + kappa)
+            f2 = g2 / (rowsum[a, 2] * scale + kappa)
+            weights = w[a]
+            while at < n_hits and hits[at] < end:
+                q = hits[at]
+                k, p = q - j * width, listed[places[q]]
+                added = (
+                    f0 * max(weights[k, 0], np.float32(0.0))
+                    + f1 * max(weights[k, 1], np.float32(0.0))
+                    + f2 * max(weights[k, 2], np.float32(0.0))
+                )
+                if added > most[p]:
+                    most[p], reasons[p] = added, a
+                at += 1
+        g0 *= gammas[0]
+        g1 *= gammas[1]
+        g2 *= gammas[2]
+    for p in range(n):
+        if sources[p] == TRANSITIONS and reasons[p] < 0:
+            sources[p] = POPULARITY
+
+
+@njit(nogil=True, cache=True)
+def add_popular(
+    n: int, k: int, bucket: int, weights: Float32, popular: Popular, withdrawn: Bools, base: int, work: Work
+) -> int:
+    """Merge what no row names into the best `k`, `n` of them so far; returns how many there are then."""
+    slot, features, reserve = work.slot, popular.features, popular.reserve
+    top_items, top_scores = work.top_items, work.top_scores
+    items, scores = popular.items[bucket], popular.scores[bucket]
+    for p in range(len(items)):
+        if n == k and scores[p] <= top_scores[k - 1]:
+            break
+        b = items[p]
+        if slot[b] < base and not (b < len(withdrawn) and withdrawn[b]):
+            n = push(b, scores[p], n, k, top_items, top_scores)
+    for b in reserve:
+        if n == k:
+            break
+        if b < len(features) and slot[b] < base and not (b < len(withdrawn) and withdrawn[b]):
+            by_popularity = weights[3] * features[b, 0] + weights[4] * features[b, 1]
+            n = push(b, by_popularity, n, k, top_items, top_scores)
+    return n
 
 
 @njit(nogil=True, cache=True)
@@ -119,7 +194,7 @@ def rank_sparse(
     as popularity alone sees them.
     """
     slot, score, mass, features = work.slot, work.score, work.mass, popular.features
-    top_items, top_scores = work.top_items, work.top_scores
+    top_scores = work.top_scores
     k = out.items.shape[1]
     nothing = np.zeros(0, dtype=np.int32)
     flat_nbr, flat_w, flat_rowsum = rows.nbr.reshape(-1), rows.w.reshape(-1), rows.rowsum.reshape(-1)
@@ -140,28 +215,17 @@ def rank_sparse(
         take_logs(count, work.x)
         score_candidates(count, w, False, work)
         n = select_best(count, k, work)
-        items, scores = popular.items[bucket], popular.scores[bucket]
-        for p in range(len(items)):
-            if n == k and scores[p] <= top_scores[k - 1]:
-                break
-            b = items[p]
-            if slot[b] < base and not (b < len(withdrawn) and withdrawn[b]):
-                n = push(b, scores[p], n, k, top_items, top_scores)
-        for b in popular.reserve:
-            if n == k:
-                break
-            if b < len(features) and slot[b] < base and not (b < len(withdrawn) and withdrawn[b]):
-                by_popularity = w[3] * features[b, 0] + w[4] * features[b, 1]
-                n = push(b, by_popularity, n, k, top_items, top_scores)
+        n = add_popular(n, k, bucket, w, popular, withdrawn, base, work)
         if n:
             peak = top_scores[0]
             total = softmax_mass(count, peak, score, mass)
-            if len(items):
-                total += popular.mass[bucket] * exp32(min(scores[0] - peak, np.float32(60.0)))
+            if popular.items.shape[1]:
+                best_popular = popular.scores[bucket, 0]
+                total += popular.mass[bucket] * exp32(min(best_popular - peak, np.float32(60.0)))
             for p in range(n):
                 out.relevance[i, p] = clipped(exp32(top_scores[p] - peak) / total)
-        find_reasons(n, count, history[i], n_history, rows, base, work)
-        write_list(i, n, w, popular.uniform, False, base, work, out)
+        if write_list(i, n, w, popular.uniform, False, base, work, out):
+            find_reasons(i, n, count, history[i], n_history, rows, base, work, out)
 
 
 @njit(nogil=True, cache=True)
@@ -238,8 +302,8 @@ def rank_full(
         for p in range(n):
             z = work.logit[work.slot[work.top_items[p]] - base]
             out.relevance[i, p] = clipped(np.float32(1.0 / (1.0 + np.exp(-np.float64(z)))))
-        find_reasons(n, count, history[i], n_history, rows, base, work)
-        write_list(i, n, w, popular.uniform, True, base, work, out)
+        if write_list(i, n, w, popular.uniform, True, base, work, out):
+            find_reasons(i, n, count, history[i], n_history, rows, base, work, out)
 
 
 @njit(nogil=True, cache=True)

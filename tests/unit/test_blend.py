@@ -20,7 +20,6 @@ from learners.blend import (
 )
 from learners.blend_kernels import (
     EMBEDDING,
-    LANES,
     N_BUCKETS,
     N_FEATURES,
     NEVER_AGAIN,
@@ -32,12 +31,11 @@ from learners.blend_kernels import (
     Rows,
     Work,
     bucket_of,
-    count_above,
     exp32,
     log32,
-    select_best,
 )
 from learners.blend_lists import fill_unseen, rank_full, rank_sparse
+from learners.blend_select import LANES, count_above, select_best
 from schemas.errors import StateError
 from schemas.runs import Float32, Float64, Int32
 
