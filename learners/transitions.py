@@ -26,7 +26,7 @@ streams (space-saving), ICDT 2005. Cormode et al., Forward decay, ICDE 2009.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from math import inf
 from typing import Final
 
@@ -37,7 +37,7 @@ from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32, Int64
 
 from .markov import FirstOrderMarkov
-from .state import digest_arrays, grown, taken
+from .state import copied, digest_arrays, grown, taken
 from .transition_kernels import (
     CHANNELS,
     Rows,
@@ -258,9 +258,15 @@ class Transitions:
             rescale(self._rows, 2.0 ** -decay_exponent(reference, int(self._clock[0]), self._per_ms))
             self._clock[0] = reference
 
-    def snapshot(self) -> Arrays:
-        """Copy of the rows by item slot; what is touched but not drained stays so."""
-        arrays: Arrays = {name: array[: self._n_items].copy() for name, array in self._rows._asdict().items()}
+    def snapshot(self, buffers: MutableMapping[str, NDArray[np.generic]] | None = None) -> Arrays:
+        """Copy of the rows by item slot; what is touched but not drained stays so.
+
+        `buffers` is memory of earlier snapshots to write over, as in `PartitionState.snapshot`.
+        """
+        arrays: Arrays = {
+            name: copied(array[: self._n_items], name, buffers)
+            for name, array in self._rows._asdict().items()
+        }
         arrays["clock"] = self._clock.copy()
         arrays["decay"] = np.array([self._per_ms])
         return arrays

@@ -324,14 +324,17 @@ class WorkerCore:
         if self._keeper is not None:
             self._keeper.close(self.capture())
 
-    def capture(self) -> Captured:
-        """Copy state and positions as one cut; what is learned after it starts from settled caches."""
+    def capture(self, *, reuse: bool = False) -> Captured:
+        """Copy state and positions as one cut; what is learned after it starts from settled caches.
+
+        With `reuse` the last such cut is written over: it must have been stored.
+        """
         self.sequence += 1
         if self._keeper is not None:
             self._keeper.append(JournalEntry(sequence=self.sequence, runs=[], kind="cut"))
         with self.metrics.stage("cut"):
             self.settle()
-            return capture(self)
+            return capture(self, reuse=reuse)
 
     def safe_positions(self) -> Positions:
         """What may be committed: positions of the newest durable checkpoint."""
@@ -346,7 +349,7 @@ class WorkerCore:
         if keeper is None:
             return
         if self._captured is None and keeper.wants_cut():
-            self._captured = self.capture()
+            self._captured = self.capture(reuse=True)
         if self._captured is not None and self._letters_gate.clear(self._captured.sequence):
             keeper.take(self._captured)
             self._captured = None

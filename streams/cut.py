@@ -61,15 +61,19 @@ def positions_of(meta: Mapping[str, Any]) -> dict[tuple[str, int], int]:
     }
 
 
-def capture(core: WorkerCore) -> Captured:
-    """Copy what a core holds. Cost: about 1 ms for 5 MB."""
+def capture(core: WorkerCore, *, reuse: bool = False) -> Captured:
+    """Copy what a core holds.
+
+    With `reuse` copies are written over those of the last cut that said so, which nobody may read
+    any more: 0.5 to 1 ms for 10 MB instead of 1 to 2.
+    """
     held = core.held
     positions: dict[str, dict[str, int]] = {}
     for (topic, partition), offset in held.positions().items():
         positions.setdefault(topic, {})[str(partition)] = offset
-    parts: dict[str, Callable[[], Arrays]] = {MODEL: core.model.capture()}
+    parts: dict[str, Callable[[], Arrays]] = {MODEL: core.model.capture(reuse=reuse)}
     for index, part in held.partitions.items():
-        arrays = _captured_partition(part, *core.publisher.owed(index))
+        arrays = _captured_partition(part, *core.publisher.owed(index), reuse=reuse)
         parts[f"{USER}{index}"] = lambda arrays=arrays: arrays  # type: ignore[misc]
     return Captured(
         sequence=core.sequence,
@@ -89,9 +93,11 @@ def capture(core: WorkerCore) -> Captured:
     )
 
 
-def _captured_partition(part: Partition, users: NDArray[np.int32], since_ms: NDArray[np.int64]) -> Arrays:
+def _captured_partition(
+    part: Partition, users: NDArray[np.int32], since_ms: NDArray[np.int64], *, reuse: bool
+) -> Arrays:
     part.grow()
-    return part.state.snapshot() | {
+    return part.state.snapshot(part.spare if reuse else None) | {
         "model_users": part.model_users[: len(part.state.users)].copy(),
         "owed_users": users,
         "owed_since_ms": since_ms,
@@ -183,6 +189,7 @@ def check_settings(meta: Mapping[str, Any], settings: Settings) -> None:
             )
 
 
+@cache
 @cache
 def build() -> dict[str, str]:
     """What bit-by-bit equality depends on beside the input; not to be changed.

@@ -107,6 +107,7 @@ class Model:
         self.board = PrequentialBoard(BOARD_NAMES, k=TOP, window=WINDOW)
         self.drift = DriftMonitor()
         self._evaluate_ratio = ranker.evaluate_ratio
+        self._spare: Arrays = {}
         self._counters: list[Learner] = [self.transitions, self.popularity, self.tags]
         if ranker.evaluate_ratio > 0:  # a baseline that nobody scores need not learn
             self._counters.append(self.markov)
@@ -186,12 +187,19 @@ class Model:
 
     # -- state ----------------------------------------------------------------------------------
 
-    def capture(self) -> Callable[[], Arrays]:
+    def capture(self, *, reuse: bool = False) -> Callable[[], Arrays]:
         """Copy the state now; the result puts the copies together as named arrays, on any thread.
+
+        With `reuse` the largest copies are written over those of the last call that said so.
 
         Not part of it: the board and the drift monitor, which only report.
         """
-        copies = {learner.name: learner.snapshot() for learner in self._learners()}
+        copies = {
+            learner.name: learner.snapshot(self._spare)
+            if reuse and learner is self.transitions
+            else learner.snapshot()
+            for learner in self._learners()
+        }
         copies |= {"item_names": self.items.snapshot(), "user_names": self.users.snapshot()}
         facts = self.catalogue.capture()
         random = json.dumps(self._rng.bit_generator.state).encode()

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from learners.state import grown
 from learners.user_state import PartitionState
 from schemas.errors import StateError
+from schemas.learner import Arrays
 from schemas.runs import Int32
 from schemas.settings import Settings
 from schemas.topics import topic_names
@@ -53,6 +54,7 @@ class Partition(Struct, kw_only=True):
     end_seen: int = 0  # newest log end that was reported
     last_broker_ts_ms: int = 0
     first_offset: int = 0  # where this process began
+    spare: Arrays = field(default_factory=dict)  # memory of the last cut
 
     def grow(self) -> None:
         """Room in `model_users` for all local users."""
