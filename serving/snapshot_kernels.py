@@ -81,9 +81,14 @@ def escaped_sizes(data: UInt8, starts: Int64, ends: Int64) -> tuple[int, int]:
     total = longest = 0
     for i in range(len(starts)):
         size = int(ends[i] - starts[i])
-        for p in range(starts[i], ends[i]):
-            if is_escaped(data[p]):
-                size += 1 if SHORT[data[p]] != 0 else 5
+        text = data[starts[i] : ends[i]]
+        n_escaped = 0
+        for p in range(len(text)):  # a vector loop: escapes are rare
+            n_escaped += is_escaped(text[p])
+        if n_escaped:
+            for byte in text:
+                if is_escaped(byte):
+                    size += 1 if SHORT[byte] != 0 else 5
         total += size
         longest = max(longest, size)
     return total, longest
