@@ -7,6 +7,7 @@ while they are written, so that another process can tell an abandoned one from o
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -133,11 +134,8 @@ class LocalStore:
     @contextmanager
     def _written(self, data: tuple[Buffer, ...], *, durable: bool) -> Iterator[Path]:
         """A locked temporary file with `data`; gone afterwards, whatever happens."""
-        path = self._temporary / secrets.token_hex(16)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = _in_folder(path, lambda: os.open(path, flags, 0o644))
+        path, descriptor = self._locked()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             for part in data:
                 _write_all(descriptor, part)
             if durable:
@@ -145,6 +143,17 @@ class LocalStore:
             yield path
         finally:
             path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _locked(self) -> tuple[Path, int]:
+        """A new temporary file, locked; another one when it was swept before it was locked."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        while True:
+            path = self._temporary / secrets.token_hex(16)
+            descriptor = _in_folder(path, functools.partial(os.open, path, flags, 0o644))
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return path, descriptor
             os.close(descriptor)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -217,3 +218,24 @@ def test_who_may_claim(tmp_path: Path) -> None:
     third = claim(store, owner=far, take_over=False, now_s=lambda: now[0])
     refused()
     assert claim(store, owner=far, take_over=True, now_s=lambda: now[0]).epoch == third.epoch + 1 == 4
+
+
+def test_a_file_swept_before_it_is_locked_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process sweeps between the making of a temporary file and its lock."""
+    store, other = LocalStore(tmp_path), LocalStore(tmp_path)
+    lock = fcntl.flock
+    n_locks = 0
+
+    def late(descriptor: int, operation: int) -> None:
+        nonlocal n_locks
+        n_locks += 1
+        if n_locks == 1:
+            other.sweep()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    store.sub("p-1").create("a/b", b"whole")
+    assert store.read("p-1/a/b") == b"whole"
+    assert n_locks == 3  # the first, the sweeper's, and the second
