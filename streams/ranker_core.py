@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -40,10 +40,10 @@ from .letters import LetterWriter
 from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
 from .ranker_model import RankerModel
+from .ranker_ports import Feed, Units
 from .replica_follower import CatalogueRun
 from .share import PublishShare
 from .sinks import Sink
-from .staging import Staged
 from .unit import CapturedUnit, RestoredUnit, capture_unit, restore_unit
 
 NOBODYS: Final = 2**62
@@ -53,46 +53,6 @@ MODEL_S: Final = 0.02
 """Of a tick, for taking over model values (at least one piece), and ten times that until there is a model."""
 
 FLUSH_S: Final = 2.0
-
-
-class Feed(Protocol):
-    """Where model values and catalogue come from; see `streams.replica_follower`."""
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether the model was read to an end since the start."""
-
-    @property
-    def catalogue_caught_up(self) -> bool:
-        """The same of the catalogue."""
-
-    def pop(self) -> Staged | CatalogueRun | None:
-        """What was read, None when nothing waits."""
-
-    def read_again(self, partition: int, offset: int) -> None:
-        """Hand on a catalogue partition once more from an offset on."""
-
-    def follow_users(self, partitions: frozenset[int]) -> None:
-        """Read the user rows of these partitions only."""
-
-
-class Units(Protocol):
-    """Who makes partitions durable; see `streams.unit_keeper`."""
-
-    def due(self) -> list[int]:
-        """Partitions whose state should be copied now."""
-
-    def take(self, captured: CapturedUnit) -> None:
-        """Write a copy."""
-
-    def release(self, partition: int, captured: CapturedUnit | None) -> None:
-        """Keep a partition no longer, after a last copy."""
-
-    def positions(self) -> dict[int, int]:
-        """Position of the newest durable checkpoint of each partition."""
-
-    def before_send(self) -> None:
-        """Raise when another process has taken a partition."""
 
 
 class _Waiting(Struct):
