@@ -13,11 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
+from uuid import uuid4
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from schemas.errors import OwnedError
+from schemas.model_values import HeadValue
 from schemas.settings import Settings
 from serving.metrics import WorkerMetrics
 
@@ -58,7 +60,8 @@ class LearnerService(WorkerService):
     async def prepare(self) -> None:
         """Bring the state to where it was, then begin to publish all of it."""
         await super().prepare()
-        tenure = self._tenure
+        tenure, previous = self._tenure, read_head(self._settings)
+        self.core.model.lineage = lineage_after(previous, self.core.model.lineage, self.core.sequence)
 
         def wait_durable(sequence: int) -> None:
             tenure.journal.wait_durable(sequence)
@@ -70,7 +73,7 @@ class LearnerService(WorkerService):
             self._settings,
             epoch=tenure.epoch,
             lineage=self.core.model.lineage,
-            previous=read_head(self._settings),
+            previous=previous,
             wait_durable=wait_durable,
         )
         self._publisher.start()
@@ -81,6 +84,18 @@ class LearnerService(WorkerService):
         if self._publisher is not None:
             self._publisher.stop()
         await super().on_stop()
+
+
+def lineage_after(previous: HeadValue | None, lineage: str, sequence: int) -> str:
+    """The lineage to publish under: a new one where the topics are ahead of the state.
+
+    Then an older checkpoint was restored, and slots given out since may come to name other items.
+    Replicas start anew with a new lineage.
+    """
+    if previous is None or previous.lineage != lineage or previous.sequence <= sequence:
+        return lineage
+    log.warning("model_lineage_renewed", sequence=sequence, published=previous.sequence)
+    return uuid4().hex
 
 
 def refuse_a_second(settings: Settings, lineage: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
