@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
@@ -47,6 +47,47 @@ def n_records(kafka: KafkaSettings, topic: str) -> int:
     return sum(high - low for low, high in bounds)
 
 
+def read_all(kafka: KafkaSettings, topic: str) -> Iterator[Message]:
+    """Every message of a topic up to its end as of now, partition after partition."""
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.bootstrap, "group.id": "look", "enable.auto.commit": False}
+    )
+    try:
+        for partition in range(kafka.partitions):
+            position, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
+            consumer.assign([TopicPartition(topic, partition, position)])
+            while position < end:
+                message = consumer.poll(60)
+                assert message is not None, f"{topic}[{partition}] ends at {position}, not at {end}"
+                assert message.error() is None, message.error()
+                offset = message.offset()
+                assert offset is not None
+                position = offset + 1
+                yield message
+    finally:
+        consumer.close()
+
+
+def check_letters(kafka: KafkaSettings, load: Load) -> None:
+    """Each broken message has a dead letter (after a crash it may have two)."""
+    found = set()
+    for message in read_all(kafka, topic_names(kafka.prefix).behaviour_dlq):
+        headers = dict(message.headers() or [])
+        found.add((headers["reelflow_partition"], headers["reelflow_offset"]))
+    assert len(found) == load.sent["broken"]
+
+
+def check_lists(kafka: KafkaSettings, load: Load) -> None:
+    """Every user has a list, and no list knows less than the one before it."""
+    told: dict[str, int] = {}
+    for message in read_all(kafka, topic_names(kafka.prefix).recommendations):
+        snapshot = json.loads(message.value() or b"{}")
+        user, offset = snapshot["user_id"], snapshot["knows"]["offset"]
+        assert offset >= told.get(user, 0), f"{user} was told of {told[user]}, then of {offset}"
+        told[user] = offset
+    assert set(told) == load.users
+
+
 class Checked(NamedTuple):
     """What was found."""
 
@@ -55,7 +96,7 @@ class Checked(NamedTuple):
 
 
 def check_all(worker: RunningWorker, kafka: KafkaSettings, load: Load, *, role: str = "worker") -> Checked:
-    """Wait until everything is learned, then check accounting, digests and the audit."""
+    """Wait until everything is learned, then check accounting, digests, the audit, letters and lists."""
     n = n_records(kafka, topic_names(kafka.prefix).behaviour)
     assert n == load.n_sent, f"the log has {n} records, {load.sent} were acknowledged"
 
@@ -77,4 +118,7 @@ def check_all(worker: RunningWorker, kafka: KafkaSettings, load: Load, *, role: 
     assert not audit.result()["problems"]
     users = refold.result()["digests"]["users"]
     assert users == audit.result()["digests"]["users"]
+    if role == "worker":
+        check_letters(kafka, load)
+        check_lists(kafka, load)
     return Checked(stats, users)

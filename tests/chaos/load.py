@@ -40,6 +40,7 @@ class Load:
         seed: int = 0,
     ) -> None:
         self.sent: Counter[str] = Counter()
+        self.users: set[str] = set()  # with an event that is not broken
         self.n_events = n_events
         self._kafka = kafka
         self._rate = rate
@@ -103,6 +104,7 @@ class Load:
                 kind, value = "duplicate", recent[user]
             else:
                 kind = "event"
+                self.users.add(user)
                 value = recent[user] = encode_event(
                     Event(
                         event_id=f"e{i}",

@@ -14,7 +14,7 @@ from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings
 from streams.broker import LocalBroker
 from streams.processes import http_json
-from tests.chaos.checks import LEARNED_S, check_all
+from tests.chaos.checks import LEARNED_S, check_all, check_letters, check_lists
 from tests.chaos.lives import FLOWING_S, LONG, PARTITIONS, flowing, kafka_of, kill, life
 from tests.chaos.load import Load
 from tests.processes import RunningWorker
@@ -56,6 +56,9 @@ def test_rankers_come_and_go_beside_a_learner_that_dies(broker: LocalBroker, tmp
         assert counted["events_learned"] == load.sent["event"]
         assert counted["duplicates"] == load.sent["duplicate"]
         assert http_json(f"{first.url}/digest", timeout_s=90)["users"] == checked.users
+        first.wait(lambda stats: not stats["pending_snapshots"], LEARNED_S)
+        check_letters(kafka, load)
+        check_lists(kafka, load)
 
 
 def starter(kafka: KafkaSettings, folder: Path, stack: ExitStack) -> Start:
