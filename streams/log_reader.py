@@ -130,13 +130,14 @@ class KafkaLogReader:
         if wanted in self._paused:
             self._consumer.resume([TopicPartition(*wanted)])
             self._paused.discard(wanted)
-        messages: list[Any] = self._consumer.consume(AT_ONCE, timeout=0.1)
+        # Given a timeout, it waits for as many as were asked for, or for all of the time.
+        messages: list[Any] = self._consumer.consume(AT_ONCE, timeout=0)
         waited = 0.0
         while not messages:
-            waited += 1.0
-            if waited > TIMEOUT_S:
+            if waited >= TIMEOUT_S:
                 raise UnavailableError(f"{self._bootstrap} answers nothing for {TIMEOUT_S:g} s")
-            messages = self._consumer.consume(AT_ONCE, timeout=1.0)
+            messages = self._consumer.consume(1, timeout=1.0)
+            waited += 1.0
         for message in messages:
             place = (message.topic(), message.partition())
             error = message.error()

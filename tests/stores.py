@@ -123,6 +123,8 @@ class FaultyStore:
         else:
             data[at] ^= 1 << rng.randrange(8)
             self.disk.blobs[path] = bytes(data if how == "flipped" else data[:at])
+        self.disk.synced.pop(path, None)  # whatever stood there is gone for good
+        self.disk.absent.discard(path)
         return f"{how} {path}[{at}]"
 
     def paths(self) -> list[str]:
