@@ -108,6 +108,11 @@ class WorkerMetrics:
             "Seconds since the learner that a ranker follows was heard of",
             registry=registry,
         )
+        self.refresh_interval = Gauge(
+            "reelflow_refresh_interval_seconds",
+            "Between two lists of one user, at least; longer than configured under overload",
+            registry=registry,
+        )
         self.users = Gauge("reelflow_users", "Users with state", registry=registry)
         self.items = Gauge("reelflow_items", "Items known", registry=registry)
         self.ready = Gauge(

@@ -300,7 +300,7 @@ class WorkerCore:
         )
         if self.held.caught_up and self._tells:
             began_s = time.perf_counter()
-            until_s = self._share.begin(began_s, self._applied_s, self.publisher.longest_wait_s())
+            until_s = self._share.begin(began_s, self._applied_s, self.publisher.adapt(began_s))
             while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:
                 pass
             self._share.end(began_s, time.perf_counter())

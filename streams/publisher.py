@@ -23,6 +23,7 @@ from .commits import CommitGate
 from .latency import Reservoir
 from .outbox import Told
 from .partition import Partition
+from .refresh import RefreshInterval
 from .sinks import Sink
 
 CHUNK = 512
@@ -95,7 +96,7 @@ class Publisher:
         metrics: WorkerMetrics,
         clock: Callable[[], float],
     ) -> None:
-        self._interval_ms = settings.worker.refresh_interval_ms
+        self._refresh = RefreshInterval(settings.worker.refresh_interval_ms / 1000)
         self._list_size = settings.ranker.list_size
         self._topic = topic_names(settings.kafka.prefix).recommendations
         self._model_name = settings.worker.model_name
@@ -156,9 +157,19 @@ class Publisher:
         waits = (part.outbox.longest_wait_ms(now_ms) for part in self._partitions.values())
         return max(waits, default=0) / 1000
 
+    def adapt(self, now_s: float) -> float:
+        """Adapt the refresh interval at `now_s` of a monotonic clock; how far behind publishing is, seconds.
+
+        That is what the user who waits longest has waited, and by how much the interval is stretched.
+        """
+        wait_s = self.longest_wait_s()
+        self._refresh.adapt(now_s, wait_s)
+        self._metrics.refresh_interval.set(self._refresh.interval_s)
+        return wait_s + self._refresh.stretched_s
+
     def publish_chunk(self, sequence: int, *, interval_ms: int | None = None) -> int:
         """Publish for at most `CHUNK` due users, the model being at apply `sequence`; returns how many."""
-        interval = self._interval_ms if interval_ms is None else interval_ms
+        interval = int(self._refresh.interval_s * 1000) if interval_ms is None else interval_ms
         now_ms = int(self._clock() * 1000)
         due: list[_Due] = []
         room = CHUNK

@@ -319,7 +319,7 @@ class RankerCore:
         if self._model_ready:
             began_s = time.perf_counter()
             learned_s = self._applied_s + began_s - started_s
-            until_s = self._share.begin(began_s, learned_s, self.publisher.longest_wait_s())
+            until_s = self._share.begin(began_s, learned_s, self.publisher.adapt(began_s))
             while self._publish() and time.perf_counter() < until_s:
                 pass
             self._share.end(began_s, time.perf_counter())

@@ -1,9 +1,10 @@
 """How much of the learner thread publishing gets.
 
 Learning and publishing share one thread. A list is worth little when it comes late, and nothing
-becomes fresh without learning, so the share s follows how long the user who waits longest has waited::
+becomes fresh without learning, so the share s follows how far publishing is behind: what the user who
+waits longest has waited, and by how much the refresh interval is stretched (`streams.refresh`)::
 
-    s = 0.20 up to 1 s,  0.45 from 5 s on,  linear in between
+    s = 0.25 up to 2 s,  0.65 from 6 s on,  linear in between
 
 Of time spent learning, publishing earns ``learned s / (1 - s)``: s of the two together. Time in which
 the thread had nothing to learn is free. What a chunk takes beyond its time is owed to the next tick.
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 from typing import Final
 
-LEAST_SHARE: Final = 0.20
-MOST_SHARE: Final = 0.45
-AT_EASE_S: Final = 1.0
-IN_HASTE_S: Final = 5.0
+LEAST_SHARE: Final = 0.25
+MOST_SHARE: Final = 0.65
+AT_EASE_S: Final = 2.0
+IN_HASTE_S: Final = 6.0
 MOST_IDLE_S: Final = 0.1
 """Free time that counts at most, so that a tick ends before the next events have waited long."""
 
@@ -24,10 +25,10 @@ MOST_OWED_S: Final = 0.1
 
 
 def share_of(wait_s: float) -> float:
-    """Share of the thread's busy time that publishing gets when somebody has waited `wait_s`.
+    """Share of the thread's busy time that publishing gets when it is `wait_s` behind.
 
-    >>> [round(share_of(wait_s), 3) for wait_s in (0.0, 1.0, 3.0, 5.0, 60.0)]
-    [0.2, 0.2, 0.325, 0.45, 0.45]
+    >>> [round(share_of(wait_s), 3) for wait_s in (0.0, 2.0, 4.0, 6.0, 60.0)]
+    [0.25, 0.25, 0.45, 0.65, 0.65]
     """
     haste = min(max((wait_s - AT_EASE_S) / (IN_HASTE_S - AT_EASE_S), 0.0), 1.0)
     return LEAST_SHARE + haste * (MOST_SHARE - LEAST_SHARE)
@@ -52,7 +53,7 @@ class PublishShare:
         learned_s : float
             Time spent learning since the last tick.
         wait_s : float
-            How long the user who waits longest could have had a list.
+            How far publishing is behind.
         """
         share = share_of(wait_s)
         idle_s = MOST_IDLE_S if self._ended_s is None else now_s - self._ended_s - learned_s
