@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -34,6 +37,24 @@ WATCH_EVERY_S = 1.0
 BROKER_AWAY_S = 5.0
 DRAIN_S = 20.0
 ASSIGN_TIMEOUT_S = 60.0
+ANSWERING_S = 1.0
+EXIT_S = 5.0
+
+
+def end_within(seconds: float, code: int) -> None:
+    """End the process with `code` if it is still there after `seconds`.
+
+    For when everything is stored and sent: a consumer whose broker is gone takes minutes to close.
+    """
+
+    def end() -> None:
+        log.warning("exit_not_waited_for", seconds=seconds)
+        logging.shutdown()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 class RoleCore(Core, Protocol):
@@ -187,17 +208,21 @@ class RoleService(Service):
         if not self.thread.alive:
             return
         if self.thread.busy_s() > self._settings.worker.stuck_after_s:
+            end_within(EXIT_S, 1)
             return  # it will not come back; what it held is made again from the journal
         if not await self.thread.stop(DRAIN_S):
             log.error("drain_incomplete", seconds=DRAIN_S)
+            end_within(EXIT_S, 1)
             return
         await asyncio.to_thread(self.settle)
         app = self._app
         if app is not None and not app.crashed:
             safe = dict(_assigned(app, self._role.safe_positions()))
-            if safe:
+            answering = isinstance(app.consumer, Consumer) and app.consumer.broker_silent_s() < ANSWERING_S
+            if safe and answering:  # recovery does not need it
                 await commit(app, safe)
         log.info("drained", events_applied=self._role.held.counts().applied)
+        end_within(EXIT_S, 1 if app is not None and app.crashed else 0)
 
     def settle(self) -> None:
         """Wait for what the drained core left to other threads."""

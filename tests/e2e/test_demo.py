@@ -68,7 +68,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def assert_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while left := {pid for pid in pids if Path(f"/proc/{pid}").exists()}:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
