@@ -18,6 +18,8 @@ from tests.processes import RunningWorker, start_worker
 LONG = bool(os.environ.get("CHAOS"))
 PARTITIONS = 4
 FLOWING_S = 180.0
+TIMEOUT_S = 3_600 if LONG else 900
+"""Of one test; compiling on a busy machine included."""
 
 
 def kafka_of(broker: LocalBroker) -> KafkaSettings:

@@ -111,7 +111,7 @@ class Load:
                         user_id=user,
                         item_id=f"v{min(int(rng.zipf(1.3)) - 1, self._n_items - 1)}",
                         type=EVENT_TYPES[int(rng.choice([0, 1, 1, 1, 1, 2, 4]))],
-                        ts_ms=base_ms + i,
+                        ts_ms=base_ms + int(i / self._rate * 1000),  # not faster than the clock
                         watch_ms=int(rng.integers(500, 20_000)),
                         duration_ms=20_000,
                     )

@@ -15,11 +15,11 @@ from streams.context import confluent_config
 from streams.log_reader import KafkaLogReader
 from streams.processes import http_json, http_text
 from tests.chaos.checks import check_all
-from tests.chaos.lives import kafka_of, life
+from tests.chaos.lives import TIMEOUT_S, kafka_of, life
 from tests.chaos.load import Load
 from tests.processes import RunningWorker
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(TIMEOUT_S)]
 
 
 def test_the_same_log_twice(broker: LocalBroker, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from schemas.settings import KafkaSettings
 from streams.broker import LocalBroker
 from streams.processes import http_json
 from tests.chaos.checks import LEARNED_S, check_all, check_letters, check_lists
-from tests.chaos.lives import FLOWING_S, LONG, PARTITIONS, flowing, kafka_of, kill, life
+from tests.chaos.lives import FLOWING_S, LONG, PARTITIONS, TIMEOUT_S, flowing, kafka_of, kill, life
 from tests.chaos.load import Load
 from tests.processes import RunningWorker
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(TIMEOUT_S)]
 
 N_ROUNDS = 5 if LONG else 1
 ENDED_S = 60.0

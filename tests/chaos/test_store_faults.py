@@ -10,10 +10,10 @@ import pytest
 from streams.broker import LocalBroker
 from tests.chaos.checks import check_all
 from tests.chaos.faulty import Faults
-from tests.chaos.lives import flowing, kafka_of, kill, life, log_of, until_reached
+from tests.chaos.lives import TIMEOUT_S, flowing, kafka_of, kill, life, log_of, until_reached
 from tests.chaos.load import Load
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(TIMEOUT_S)]
 
 
 def checkpoints(folder: Path) -> list[Path]:

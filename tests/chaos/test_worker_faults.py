@@ -16,10 +16,10 @@ from schemas.errors import UnavailableError
 from streams.broker import LocalBroker
 from tests.chaos.checks import check_all
 from tests.chaos.faulty import Faults
-from tests.chaos.lives import LONG, flowing, kafka_of, kill, life, log_of, until_reached
+from tests.chaos.lives import LONG, TIMEOUT_S, flowing, kafka_of, kill, life, log_of, until_reached
 from tests.chaos.load import Load
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(TIMEOUT_S)]
 
 N_KILLS = 50 if LONG else 5
 OUTAGE_S = 60.0 if LONG else 6.0
