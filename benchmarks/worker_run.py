@@ -15,13 +15,12 @@ from uuid import uuid4
 
 from msgspec import Struct
 
-from schemas.errors import UnavailableError
-from schemas.settings import KafkaSettings
+from schemas.settings import KafkaSettings, WorkerSettings
 from schemas.topics import topic_names
 from streams.admin import AdminClient
 from streams.context import kafka_python_config
 from streams.demo import free_port
-from streams.processes import Child, http_text
+from streams.processes import Child, http_json, http_text
 from streams.topics import create_topics, has_records
 
 START_S = 300.0  # the first start compiles
@@ -88,26 +87,14 @@ class Worker:
 
     def stats(self) -> dict[str, Any]:
         """Its statistics; raises when it has ended."""
-        stats: dict[str, Any] = json.loads(self._text("stats"))
-        return stats
+        self._child.check()
+        return http_json(f"{self.url}/stats", timeout_s=60)
 
     def metrics(self) -> dict[str, float]:
         """Every sample of its metrics by name and labels."""
-        lines = self._text("metrics").splitlines()
+        lines = http_text(f"{self.url}/metrics", timeout_s=60).splitlines()
         samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
-
-    def _text(self, path: str) -> str:
-        """An answer, asked for until it comes: a worker whose batches are long answers with 503."""
-        deadline = time.monotonic() + STALLED_S
-        while True:
-            self._child.check()
-            try:
-                return http_text(f"{self.url}/{path}", timeout_s=60)
-            except UnavailableError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(POLL_S)
 
 
 @contextmanager
@@ -124,9 +111,10 @@ def worker(kafka: KafkaSettings, folder: Path, **settings: str) -> Iterator[Work
         "REELFLOW_WORKER_MODEL_NAME": name,
         "REELFLOW_RANKER_EVALUATE_RATIO": "0",
         "REELFLOW_LEARNER_EMBEDDINGS": "false",
-        "REELFLOW_WORKER_STATE_DIR": str(folder / name),
         **settings,
     }
+    if "state_dir" in WorkerSettings.__struct_fields__:
+        environ["REELFLOW_WORKER_STATE_DIR"] = str(folder / name)
     with Child("worker", ["worker"], log=folder / f"{name}.log", environ=environ) as child:
         child.wait_ready(f"http://127.0.0.1:{port}/health/live", START_S)
         yield Worker(child, f"http://127.0.0.1:{port}")

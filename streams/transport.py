@@ -99,7 +99,7 @@ class Consumer(driver.Consumer):
         self._thread.epoch += 1
         try:
             batches = self._find_batches()
-            self._thread.batches = batches
+            self._thread.begin_assignment(batches)
             self._to_start = frozenset(tp for tp in assigned if tp.topic in batches)
             for topic, partitions in self._by_topic(self._to_start):
                 if topic.options.on_claim is not None:

@@ -62,3 +62,8 @@ class MessageSets:
     def done(self, tp: TP) -> None:
         """Forget what was read to its end."""
         self._readers.pop(tp, None)
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._sets.clear()
+        self._readers.clear()

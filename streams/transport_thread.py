@@ -11,29 +11,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
-from itertools import islice
 from time import monotonic
 from typing import Any, TypeVar
 
 import aiokafka
-import numpy as np
 import structlog
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiokafka_TP
 from faust.types import TP
 
-from schemas.errors import StateError
-from schemas.payloads import Payloads
-from schemas.runs import RecordRun
-
 from .batch_topic import BatchTopic, PartitionStart
-from .record_batches import Records
 from .transport_link import InstanceTakenError, Link
-from .transport_pace import rest_s
 from .transport_positions import LONGEST_COMMIT_S, commit_offsets, report_lost, start
-from .transport_sets import MessageSets
+from .transport_taking import RunTaker
 
 log = structlog.get_logger(__name__)
 
@@ -49,10 +40,6 @@ FETCH_MAX_BYTES = 16 << 20
 ISOLATION = "read_committed"
 
 
-def _as_is(_tp: object, record: Any) -> Any:
-    return record
-
-
 class Taken(dict[TP, list[Any]]):
     """Records by partition, and the epoch (see `RunThread.epoch`) in which they were taken."""
 
@@ -64,8 +51,6 @@ class RunThread(AIOKafkaConsumerThread):
 
     Attributes
     ----------
-    batches : Mapping[str, BatchTopic]
-        The batch topics of the current assignment.
     epoch : int
         Counted up by the main loop whenever a rebalance begins or ends. A fetch never outlives
         its epoch: what it took before a seek must not arrive after it, and it must not take
@@ -74,13 +59,22 @@ class RunThread(AIOKafkaConsumerThread):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.batches: Mapping[str, BatchTopic] = {}
         self.epoch = 0
-        self._expected: dict[TP, int] = {}
+        self._taker = RunTaker(self._report_lost)
         self._waker: asyncio.Future[None] | None = None
         self._link: Link | None = None
-        self._sets = MessageSets(lambda topic: topic in self.batches)
-        self._rest_until = 0.0
+
+    @property
+    def batches(self) -> Mapping[str, BatchTopic]:
+        """The batch topics of the current assignment."""
+        return self._taker.batches
+
+    def begin_assignment(self, batches: Mapping[str, BatchTopic]) -> None:
+        """Read these topics in runs from now on; called before anything of them flows."""
+        self._taker.begin(batches)
+
+    def _report_lost(self, batch: BatchTopic, tp: TP, n_lost: int) -> None:
+        self.parent_loop.call_soon_threadsafe(report_lost, batch, tp, n_lost)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -92,7 +86,7 @@ class RunThread(AIOKafkaConsumerThread):
             consumer._client,
             instance_id=self.app.conf.consumer_group_instance_id or None,
             on_taken=self._end_app,
-            on_fetched=self._sets.keep,
+            on_fetched=self._taker.sets.keep,
         )
         return consumer
 
@@ -169,10 +163,10 @@ class RunThread(AIOKafkaConsumerThread):
                     await self._wait(subscriptions.wait_for_assignment(), deadline - monotonic())
                 if fetcher._closed or self.epoch != taken.epoch or not self._flowing():
                     return taken
-                if (rest_s := self._rest_until - monotonic()) > 0:
+                if (rest_s := self._taker.rest_until - monotonic()) > 0:
                     await asyncio.sleep(rest_s)
                     continue
-                taken.update(self._take(fetcher, active_partitions, max_records))
+                taken.update(self._taker.take(fetcher, active_partitions, max_records))
                 left_s = deadline - monotonic()
                 if taken or left_s <= 0:
                     return taken
@@ -197,112 +191,6 @@ class RunThread(AIOKafkaConsumerThread):
             waiter.cancel()
             self._waker = None
 
-    def _take(self, fetcher: Any, active: set[TP], max_records: int | None) -> dict[TP, list[Any]]:
-        taken: dict[TP, list[Any]] = {}
-        runs: dict[TP, RecordRun] = {}
-        room = {name: topic.queue.room for name, topic in self.batches.items()}
-        for tp in list(fetcher._records):
-            if tp not in active:
-                if not fetcher._subscriptions.is_assigned(tp):
-                    del fetcher._records[tp]
-                continue
-            result = fetcher._records[tp]
-            if not isinstance(result, FetchResult):
-                if taken:
-                    return taken  # the error comes first in the next call
-                self._drop(fetcher, tp)
-                result.check_raise()
-            batch = self.batches.get(tp.topic)
-            if batch is None:
-                if max_records is None or max_records > 0:
-                    records = result.getall(max_records)
-                    if max_records is not None:
-                        max_records -= len(records)
-                    if records:
-                        taken[tp] = records
-            elif room[tp.topic] > 0:
-                run = self._take_run(tp, result, batch)
-                if run is not None:
-                    taken[tp] = [run]
-                    runs[tp] = run
-                    room[tp.topic] -= 1
-                    # Others first next time, or a full partition would starve them.
-                    fetcher._records.move_to_end(tp)
-            if not result.has_more():
-                self._drop(fetcher, tp)
-        self._rest(runs)
-        return taken
-
-    @staticmethod
-    def _drop(fetcher: Any, tp: TP) -> None:
-        del fetcher._records[tp]
-        fetcher._notify(fetcher._wait_consume_future)
-
-    def _take_run(self, tp: TP, result: Any, batch: BatchTopic) -> RecordRun | None:
-        if not result.check_assignment(tp) or not result.has_more():
-            return None
-        source = result._partition_records
-        first = source.next_fetch_offset
-        self._check_jump(tp, first, batch)
-        options = batch.options
-        reader = self._sets.reader(tp, result)
-        records = None if reader is None else reader.take(options.max_records, options.max_bytes)
-        if reader is None or records is None or reader.doubtful:
-            records = self._take_slowly(result, options.max_records)
-        else:
-            source.next_fetch_offset = reader.position
-            result._update_position()
-            if reader.exhausted:
-                self._sets.done(tp)
-                result._partition_records = None
-        next_offset = source.next_fetch_offset
-        self._expected[tp] = next_offset
-        if not len(records.offsets) and next_offset == first:
-            return None
-        return RecordRun(
-            topic=tp.topic,
-            partition=tp.partition,
-            keys=records.keys,
-            values=records.values,
-            offsets=records.offsets,
-            timestamps_ms=records.timestamps_ms,
-            next_offset=next_offset,
-        )
-
-    @staticmethod
-    def _take_slowly(result: Any, limit: int) -> Records:
-        """As aiokafka reads, for what our reader leaves to it; raises what it raises."""
-        source = result._partition_records
-        source._consumer_record = _as_is  # not a third object a record
-        records = list(islice(source._records_iterator, limit))
-        result._update_position()
-        if len(records) < limit:
-            result._partition_records = None
-        return Records(
-            offsets=np.array([record.offset for record in records], dtype=np.int64),
-            timestamps_ms=np.array([record.timestamp for record in records], dtype=np.int64),
-            keys=Payloads.of(record.key for record in records),
-            values=Payloads.of(record.value for record in records),
-        )
-
-    def _rest(self, runs: Mapping[TP, RecordRun]) -> None:
-        """Rest before the next take, so that small runs grow; see `streams.transport_pace`."""
-        if runs:
-            longest_s = max(self.batches[tp.topic].options.max_wait_s for tp in runs)
-            n_records = sum(map(len, runs.values()))
-            self._rest_until = monotonic() + rest_s(len(runs), n_records, longest_s)
-
-    def _check_jump(self, tp: TP, first: int, batch: BatchTopic) -> None:
-        """The position moves by reading alone; aiokafka's silent reset is a jump."""
-        expected = self._expected.get(tp, first)
-        if first < expected:
-            raise StateError(
-                f"{tp.topic}[{tp.partition}] went back from offset {expected} to {first}: "
-                "the log was truncated or the topic was created anew"
-            )
-        if first > expected:
-            self.parent_loop.call_soon_threadsafe(report_lost, batch, tp, first - expected)
-
     # -- positions ----------------------------------------------------------------------------
 
     async def seek_records(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
@@ -321,7 +209,8 @@ class RunThread(AIOKafkaConsumerThread):
 
         async def seek() -> dict[TP, PartitionStart]:
             starts = await start(self._ensure_consumer(), wanted, still_wanted=lambda: self.epoch == epoch)
-            self._expected.update((tp, begun.start) for tp, begun in starts.items())
+            for tp, begun in starts.items():
+                self._taker.expect(tp, begun.start)
             return starts
 
         return await self.run_in_thread(seek())

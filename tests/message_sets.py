@@ -70,14 +70,17 @@ def message_set(batches: list[Batch], first: int = 0) -> tuple[bytes, int]:
     return data, first
 
 
-def aborted(batches: list[Batch], first: int = 0) -> list[tuple[int, int]]:
-    """Producer and first offset of each aborted transaction, as a broker lists them."""
+def aborted(batches: list[Batch], first: int = 0, position: int = 0) -> list[tuple[int, int]]:
+    """Producer and first offset of each aborted transaction that ends at or behind `position`.
+
+    So a broker lists them with what it sends from there.
+    """
     begun: dict[int, int] = {}
     found = []
     for batch in batches:
         if batch.marker:
             start = begun.pop(batch.producer, None)
-            if batch.marker == "abort" and start is not None:
+            if batch.marker == "abort" and start is not None and first >= position:
                 found.append((batch.producer, start))
         elif batch.transactional:
             begun.setdefault(batch.producer, first)

@@ -23,7 +23,7 @@ from streams.batch_topic import PartitionStart
 from streams.faust_app import ReelflowApp
 from streams.transport import commit
 from streams.transport_sets import MessageSets
-from streams.transport_thread import RunThread
+from streams.transport_taking import RunTaker
 from tests.transport_rig import LIMIT_S, Cluster, Reader, make_app, running, start_child, until
 
 pytestmark = pytest.mark.integration
@@ -79,7 +79,7 @@ def test_every_compression_is_read_compiled(
     def refuse(*_: Any) -> None:
         raise AssertionError("left to aiokafka")
 
-    monkeypatch.setattr(RunThread, "_take_slowly", refuse)
+    monkeypatch.setattr(RunTaker, "_take_slowly", refuse)
     topic = cluster.topic()
     cluster.fill(topic, 200, size=100, config={"compression.type": codec})
 
@@ -443,6 +443,8 @@ def child(cluster: Cluster, tmp_path: Path, mode: str) -> subprocess.Popen[str]:
         ("service", "error: the service broke"),
         ("thread", "ValueError: the thread broke"),
         ("position", "error: "),
+        ("claim", "LookupError: the claim broke"),
+        ("fetch", "RuntimeError: the fetch broke"),
     ],
 )
 def test_an_error_ends_the_process_with_its_cause(

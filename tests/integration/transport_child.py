@@ -19,9 +19,20 @@ from schemas.settings import KafkaSettings, Settings, WorkerSettings
 from streams.batch_topic import BatchOptions, batch_topic
 from streams.faust_app import build_app, run_app
 from streams.transport import commit
+from streams.transport_taking import RunTaker
 
 SESSION_S = 30.0
 """Longer than any test waits: nothing may depend on its end."""
+
+
+def broken_fetch(*_: Any) -> None:
+    """Stands for the driver's own."""
+    raise RuntimeError("the fetch broke")
+
+
+def broken_claim(_: frozenset[TP]) -> None:
+    """Stands for a callback."""
+    raise LookupError("the claim broke")
 
 
 def main(mode: str, bootstrap: str, topic: str, group: str = "", instance_id: str | None = None) -> None:
@@ -58,11 +69,16 @@ def main(mode: str, bootstrap: str, topic: str, group: str = "", instance_id: st
         if not app.crashed:
             print("before shutdown, committed:", await commit(app, {TP(topic, 0): 3}), flush=True)
 
+    if mode == "fetch":
+        setattr(RunTaker, "take", broken_fetch)  # noqa: B010 - a method that mypy guards
     app.add_service(Learner())
     position = (lambda _tp: 1000) if mode == "position" else None
-    app.agent(
-        batch_topic(app, topic, BatchOptions(max_records=1 if mode == "agent" else 3, position=position))
-    )(read)
+    options = BatchOptions(
+        max_records=1 if mode == "agent" else 3,
+        position=position,
+        on_claim=broken_claim if mode == "claim" else None,
+    )
+    app.agent(batch_topic(app, topic, options))(read)
     app.on_before_shutdown.connect(before_shutdown, weak=False)
     try:
         run_app(app)
