@@ -113,6 +113,7 @@ class Publisher:
         self.latencies = Reservoir()
         self.latencies_held = Reservoir()
         self.n_snapshots = 0
+        self.n_sent = 0
         self.n_users = 0
         self._turn = 0
 
@@ -163,7 +164,8 @@ class Publisher:
         That is what the user who waits longest has waited, and by how much the interval is stretched.
         """
         wait_s = self.longest_wait_s()
-        self._refresh.adapt(now_s, wait_s)
+        n_users = sum(len(part.state.users) for part in self._partitions.values())
+        self._refresh.adapt(now_s, wait_s, n_users, self.n_sent)
         self._metrics.refresh_interval.set(self._refresh.interval_s)
         return wait_s + self._refresh.stretched_s
 
@@ -187,6 +189,7 @@ class Publisher:
                 break
         if due:
             self._publish(due, sequence)
+        self.n_sent += CHUNK - room
         return CHUNK - room
 
     def _publish(self, due: list[_Due], sequence: int) -> None:
