@@ -118,6 +118,8 @@ class RunTaker:
             result._update_position()
             if reader.exhausted:
                 self.sets.done(tp)
+                # Its own generator: the cycle would keep the bytes until a collection, and those are rare.
+                source._records_iterator = None
                 result._partition_records = None
         next_offset = source.next_fetch_offset
         self._expected[tp] = next_offset

@@ -9,10 +9,13 @@ comes back with an older position must drop what it has applied, and cut what st
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.record.memory_records import MemoryRecords
@@ -226,5 +229,27 @@ def test_every_record_once_and_in_order(
                 break
         world.check()
         assert world.applied == {tp: log.end for tp, log in logs.items()}, "the reader arrives at the end"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_read_is_let_go_without_a_collection(known: bool) -> None:
+    """The collector runs rarely, and each message set may be a mebibyte."""
+    tp = PARTITIONS[0]
+
+    async def main() -> None:
+        world = World(
+            {tp: Log([Batch(size=3, kept=[(place, b"k", b"v") for place in range(3)])])}, BatchOptions()
+        )
+        world.fetch(tp, 1, 0, known)
+        held = weakref.ref(world.fetcher._records[tp]._partition_records)
+        gc.disable()
+        try:
+            world.take(8)
+            assert tp not in world.fetcher._records
+            assert held() is None
+        finally:
+            gc.enable()
 
     asyncio.run(main())
