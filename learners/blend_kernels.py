@@ -47,7 +47,6 @@ POPULARITY: Final = 2
 Bools = NDArray[np.bool_]
 
 _PER_S: Final = np.float32(1e4)
-_PER_SHARE: Final = np.float32(1e5)
 
 
 class Rows(NamedTuple):

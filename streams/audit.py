@@ -201,11 +201,6 @@ def differences(name: str, wanted: Digests, found: Digests) -> list[str]:
     return problems
 
 
-def n_read(digests: Digests) -> int:
-    """Records that a state accounts for."""
-    return sum(map(n_counted, digests.counts.values()))
-
-
 def n_counted(counts: Any) -> int:
     """Records that the counts of a partition, or None, account for."""
     return 0 if counts is None else msgspec.convert(counts, Counts).read

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,7 +74,7 @@ def capture(core: WorkerCore, *, reuse: bool = False) -> Captured:
     parts: dict[str, Callable[[], Arrays]] = {MODEL: core.model.capture(reuse=reuse)}
     for index, part in held.partitions.items():
         arrays = _captured_partition(part, *core.publisher.owed(index), reuse=reuse)
-        parts[f"{USER}{index}"] = lambda arrays=arrays: arrays  # type: ignore[misc]
+        parts[f"{USER}{index}"] = partial(dict, arrays)
     return Captured(
         sequence=core.sequence,
         parts=parts,
@@ -139,7 +139,7 @@ def restore_partition(part: Partition, arrays: Mapping[str, NDArray[np.generic]]
     part.model_users = taken(arrays, "model_users", like, rows=n)
     owed = taken(arrays, "owed_users", like)
     since_ms = taken(arrays, "owed_since_ms", times, rows=len(owed))
-    part.outbox.touch(owed, since_ms, 0)
+    part.outbox.touch(owed, since_ms)
     part.last_broker_ts_ms = int(taken(arrays, "last_broker_ts", times, rows=1)[0])
     part.counts = msgspec.convert(counts, Counts)
     part.first_offset = part.end_at_start = part.next_offset

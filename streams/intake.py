@@ -105,7 +105,7 @@ class Intake:
         if self._letters is not None:
             rows, users = folded.rows, interactions.users
             live = batch.offsets[rows] >= part.live_from
-            part.outbox.touch(users[live], batch.broker_ts_ms[rows][live], sequence)
+            part.outbox.touch(users[live], batch.broker_ts_ms[rows][live])
         interactions.users = self._model_users(part, interactions.users)
         return interactions
 

@@ -15,7 +15,6 @@ from .outbox_kernels import (
     READY_HEAD,
     READY_TAIL,
     Queues,
-    oldest_of,
     take_ready,
     touch_users,
     wake,
@@ -31,22 +30,20 @@ class Told(Struct, frozen=True, kw_only=True):
 
     `since_ms` (B,) is the broker time of the oldest event each snapshot newly knows; `due_ms`
     (B,) when the snapshot could have been made, which is later where the refresh interval held
-    the user back; `n_first` counts users that never had a snapshot; `sequence` is the oldest
-    apply sequence told.
+    the user back; `n_first` counts users that never had a snapshot.
     """
 
     users: Int32
     since_ms: Int64
     due_ms: Int64
     n_first: int
-    sequence: int
 
 
 class Outbox:
     """Touched users of one partition, coalesced: at most one snapshot a user per interval.
 
     Who may have a snapshot waits in a queue, in the order in which that became so; nobody else is
-    looked at. Cost: 10 to 20 ns a touch and as much a snapshot; memory is 33 bytes a user.
+    looked at. Cost: 10 to 20 ns a touch and as much a snapshot; memory is 25 bytes a user.
     """
 
     def __init__(self) -> None:
@@ -60,11 +57,6 @@ class Outbox:
         """Users that owe a snapshot."""
         return int(self._queues.counters[N_PENDING])
 
-    def oldest_sequence(self) -> int | None:
-        """Smallest apply sequence that some pending user has not told yet; 1 ns a known user."""
-        oldest = oldest_of(self._queues)
-        return None if oldest < 0 else oldest
-
     def longest_wait_ms(self, now_ms: int) -> int:
         """How long the first of the queue could have had a snapshot, as `take` saw it; 0 without any."""
         head = int(self._queues.counters[READY_HEAD])
@@ -72,7 +64,7 @@ class Outbox:
             self._marks.popleft()
         return max(0, now_ms - self._marks[0][1]) if self._marks else 0
 
-    def touch(self, users: Int32, since_ms: Int64, sequence: int) -> None:
+    def touch(self, users: Int32, since_ms: Int64) -> None:
         """Note that events of `users` (local slots, in offset order) were applied.
 
         Parameters
@@ -81,13 +73,11 @@ class Outbox:
             (N,)
         since_ms : Int64
             (N,) broker time of the event; of a user's events the first untold one counts.
-        sequence : int
-            Apply sequence.
         """
         if not len(users):
             return
         self._grow(int(users.max()) + 1)
-        touch_users(users, since_ms, sequence, self._queues)
+        touch_users(users, since_ms, self._queues)
 
     def take(self, now_ms: int, interval_ms: int, limit: int) -> tuple[int, Told] | None:
         """At most `limit` users whose interval has passed, longest waiting first, as published now.
@@ -106,11 +96,9 @@ class Outbox:
             self._marks.append((tail, now_ms))
         n = min(limit, tail - int(counters[READY_HEAD]))
         users: Int32 = np.empty(n, dtype=np.int32)
-        since_ms, due_ms, summary = (np.empty(size, dtype=np.int64) for size in (n, n, 2))
-        take_ready(now_ms, interval_ms, self._queues, users, since_ms, due_ms, summary)
-        told = Told(
-            users=users, since_ms=since_ms, due_ms=due_ms, n_first=int(summary[0]), sequence=int(summary[1])
-        )
+        since_ms, due_ms = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        n_first = take_ready(now_ms, interval_ms, self._queues, users, since_ms, due_ms)
+        told = Told(users=users, since_ms=since_ms, due_ms=due_ms, n_first=int(n_first))
         self._n_taken += 1
         self._told[self._n_taken] = told
         return self._n_taken, told
@@ -141,7 +129,7 @@ class Outbox:
         if n <= capacity:
             return
         queues = _empty(1 << (n - 1).bit_length())
-        for name in ("since_ms", "sequence", "published_ms", "is_resting", "counters"):
+        for name in ("since_ms", "published_ms", "is_resting", "counters"):
             getattr(queues, name)[: len(getattr(old, name))] = getattr(old, name)
         head, tail, resting_head, resting_tail = old.counters[:4].tolist()
         for ring, was, places in (
@@ -155,7 +143,6 @@ class Outbox:
 def _empty(capacity: int) -> Queues:
     return Queues(
         since_ms=np.zeros(capacity, dtype=np.int64),
-        sequence=np.zeros(capacity, dtype=np.int64),
         published_ms=np.zeros(capacity, dtype=np.int64),
         is_resting=np.zeros(capacity, dtype=np.bool_),
         ready=np.zeros(capacity, dtype=np.int32),

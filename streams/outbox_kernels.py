@@ -26,7 +26,6 @@ class Queues(NamedTuple):
     """
 
     since_ms: Int64  # (capacity,) broker time of the oldest untold event; 0: none
-    sequence: Int64  # (capacity,) apply sequence of that event
     published_ms: Int64  # (capacity,) of the last snapshot; 0: none
     is_resting: NDArray[np.bool_]  # (capacity,)
     ready: Int32  # (capacity,)
@@ -35,9 +34,9 @@ class Queues(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def touch_users(users: Int32, since_ms: Int64, sequence: int, queues: Queues) -> None:
+def touch_users(users: Int32, since_ms: Int64, queues: Queues) -> None:
     """Note untold events of `users`, in order; who owes a snapshot already keeps the older one."""
-    known, sequences, is_resting = queues.since_ms, queues.sequence, queues.is_resting
+    known, is_resting = queues.since_ms, queues.is_resting
     ready, counters = queues.ready, queues.counters
     mask = len(ready) - 1
     tail = counters[READY_TAIL]
@@ -47,7 +46,6 @@ def touch_users(users: Int32, since_ms: Int64, sequence: int, queues: Queues) ->
         if known[user] != 0:
             continue
         known[user] = max(since_ms[i], 1)
-        sequences[user] = sequence
         n_new += 1
         if not is_resting[user]:
             ready[tail & mask] = user
@@ -83,11 +81,10 @@ def take_ready(
     users: Int32,
     since_ms: Int64,
     due_ms: Int64,
-    summary: Int64,
 ) -> int:
-    """Move the first ready users to the rest, as published now; returns how many fitted into `users`.
+    """Move the first ready users to the rest, as published now, as many as fit into `users`.
 
-    `summary` gets the number of users without an earlier snapshot and the oldest apply sequence.
+    Returns how many of them had no earlier snapshot.
     """
     known, published_ms, is_resting = queues.since_ms, queues.published_ms, queues.is_resting
     ready, resting, counters = queues.ready, queues.resting, queues.counters
@@ -95,7 +92,6 @@ def take_ready(
     head, tail = counters[READY_HEAD], counters[RESTING_TAIL]
     n = min(len(users), int(counters[READY_TAIL] - head))
     n_first = 0
-    oldest = np.int64(np.iinfo(np.int64).max)
     for i in range(n):
         user = ready[(head + i) & mask]
         before = published_ms[user]
@@ -103,7 +99,6 @@ def take_ready(
         since_ms[i] = known[user]
         due_ms[i] = max(known[user], before + interval_ms)
         n_first += before == 0
-        oldest = min(oldest, queues.sequence[user])
         known[user] = 0
         published_ms[user] = now_ms
         is_resting[user] = True
@@ -111,15 +106,4 @@ def take_ready(
     counters[READY_HEAD] = head + n
     counters[RESTING_TAIL] = tail + n
     counters[N_PENDING] -= n
-    summary[0], summary[1] = n_first, oldest
-    return n
-
-
-@njit(nogil=True, cache=True)
-def oldest_of(queues: Queues) -> int:
-    """Smallest apply sequence of a pending user; -1 where there is none."""
-    since_ms, sequence = queues.since_ms, queues.sequence
-    oldest = np.int64(np.iinfo(np.int64).max)
-    for user in range(len(since_ms)):
-        oldest = min(oldest, sequence[user] if since_ms[user] != 0 else oldest)
-    return int(oldest) if queues.counters[N_PENDING] else -1
+    return n_first

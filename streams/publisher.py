@@ -132,11 +132,6 @@ class Publisher:
         """Users that owe a snapshot."""
         return sum(part.outbox.n_pending for part in self._partitions.values())
 
-    def oldest_sequence(self) -> int | None:
-        """Oldest apply sequence that some user's snapshot still has to tell."""
-        pending = (part.outbox.oldest_sequence() for part in self._partitions.values())
-        return min((sequence for sequence in pending if sequence is not None), default=None)
-
     def sync_items(self) -> None:
         """Prepare the names of new items."""
         self._encoder.sync()
@@ -220,7 +215,7 @@ class Publisher:
                     cold, FALLBACK_COLD_USER, FALLBACK_STALE_MODEL if self.stale else FALLBACK_NONE
                 ).astype(np.int8),
             )
-        done = self._gate.sent(min(d.told.sequence for d in due))
+        done = self._gate.sent(sequence)
         left = len(due)
 
         def delivered(_n: int, failed: int) -> None:

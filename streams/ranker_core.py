@@ -157,7 +157,7 @@ class RankerCore:
             if self.model.names.has_user_rows:
                 texts = part.state.users.texts()
                 part.model_users[: len(texts)] = self.model.names.users.intern_texts(texts)
-            part.outbox.touch(owed, since_ms, 0)
+            part.outbox.touch(owed, since_ms)
         self._buried[partition] = catalogue_position
         shelf = self.held.shelves.setdefault(partition, Shelf(next_offset=0, live_from=NOBODYS))
         shelf.live_from = catalogue_position

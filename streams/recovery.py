@@ -7,7 +7,7 @@ retention has removed meanwhile are counted as lost; the rest of the entry is fo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import structlog
@@ -19,7 +19,7 @@ from schemas.settings import KafkaSettings
 from .checkpoint.epochs import Tenure
 from .checkpoint.journal import JournalEntry, JournalRun
 from .core import WorkerCore
-from .cut import positions_of, restore
+from .cut import restore
 from .log_reader import KafkaLogReader, LogReader, Place
 
 log = structlog.get_logger(__name__)
@@ -127,11 +127,3 @@ def ranges_of(entries: Iterable[JournalEntry]) -> Iterator[JournalRun]:
     """All ranges, in the journal's order."""
     for entry in entries:
         yield from entry.runs
-
-
-def positions_after(base: Mapping[str, object] | None, entries: Iterable[JournalEntry]) -> dict[Place, int]:
-    """Position next to read after a checkpoint's meta and further entries."""
-    positions = {} if base is None else positions_of(base)
-    for noted in ranges_of(entries):
-        positions[noted.topic, noted.partition] = noted.next
-    return positions

@@ -54,11 +54,6 @@ class JournalWriter:
         self._thread: threading.Thread | None = None
 
     @property
-    def last_sequence(self) -> int:
-        """Sequence of the newest entry appended, durable or not."""
-        return self._appended
-
-    @property
     def durable_sequence(self) -> int:
         """Everything up to this sequence is durable."""
         return self._durable

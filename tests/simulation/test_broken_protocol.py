@@ -9,6 +9,7 @@ import pytest
 from learners.user_state import PartitionState
 from schemas.runs import EventBatch, RecordRun
 from streams import core as core_module
+from streams import keeper as keeper_module
 from streams.checkpoint.epochs import Tenure
 from streams.core import WorkerCore
 from streams.keeper import Keeper
@@ -26,6 +27,11 @@ def commit_before_checkpoint(patch: pytest.MonkeyPatch) -> None:
 def no_fencing(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks whether another one has taken over."""
     patch.setattr(Tenure, "check", lambda self: None)
+
+
+def no_look_after_a_pause(patch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped publishes what it owes without a look at the fence."""
+    patch.setattr(keeper_module, "UNWATCHED_S", float("inf"))
 
 
 def last_plus_one(patch: pytest.MonkeyPatch) -> None:
@@ -60,7 +66,14 @@ def straddling_batch_not_cut(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "break_it",
-    [commit_before_checkpoint, no_fencing, last_plus_one, journal_not_synced, straddling_batch_not_cut],
+    [
+        commit_before_checkpoint,
+        no_fencing,
+        no_look_after_a_pause,
+        last_plus_one,
+        journal_not_synced,
+        straddling_batch_not_cut,
+    ],
     ids=lambda break_it: break_it.__name__,
 )
 def test_a_broken_protocol_is_noticed(break_it: Break, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,36 +28,36 @@ def taken(outbox: Outbox, now_ms: int, limit: int = 10, interval_ms: int = INTER
 
 def test_first_event_counts_and_interval_holds_back() -> None:
     outbox = Outbox()
-    outbox.touch(users_of(3, 3, 5), times(100, 200, 150), sequence=1)
+    outbox.touch(users_of(3, 3, 5), times(100, 200, 150))
     told = taken(outbox, 1_000)
     assert told.users.tolist() == [3, 5]
     assert told.since_ms.tolist() == [100, 150]
     assert told.n_first == 2
     assert outbox.n_pending == 0
-    outbox.touch(users_of(3), times(1_100), sequence=2)
+    outbox.touch(users_of(3), times(1_100))
     assert outbox.take(1_400, INTERVAL, 10) is None
-    assert (outbox.n_pending, outbox.oldest_sequence()) == (1, 2)
+    assert outbox.n_pending == 1
     told = taken(outbox, 1_500)
     assert (told.since_ms.tolist(), told.due_ms.tolist()) == ([1_100], [1_500])
-    assert (told.n_first, told.sequence) == (0, 2)
-    assert outbox.oldest_sequence() is None
+    assert told.n_first == 0
+    assert outbox.n_pending == 0
 
 
 def test_limit_takes_the_longest_waiting_first() -> None:
     outbox = Outbox()
-    outbox.touch(users_of(9), times(10_000), 1)
-    outbox.touch(users_of(1, 2), times(10_001, 10_002), 2)
+    outbox.touch(users_of(9), times(10_000))
+    outbox.touch(users_of(1, 2), times(10_001, 10_002))
     assert taken(outbox, 20_000, 2).users.tolist() == [9, 1]
-    outbox.touch(users_of(9), times(20_001), 3)
+    outbox.touch(users_of(9), times(20_001))
     assert taken(outbox, 20_600, 2).users.tolist() == [2, 9]  # 2 has waited since before 9 rested
 
 
 def test_the_longest_wait_is_that_of_the_first_in_the_queue() -> None:
     outbox = Outbox()
     assert outbox.longest_wait_ms(5) == 0
-    outbox.touch(users_of(1, 2), times(1, 1), 1)  # events of long ago: a replay makes nobody wait
+    outbox.touch(users_of(1, 2), times(1, 1))  # events of long ago: a replay makes nobody wait
     assert taken(outbox, 50_000, 1).users.tolist() == [1]
-    outbox.touch(users_of(3), times(1), 2)
+    outbox.touch(users_of(3), times(1))
     assert outbox.longest_wait_ms(50_300) == 300
     assert taken(outbox, 50_300, 1).users.tolist() == [2]
     assert outbox.longest_wait_ms(50_300 + MARK_EVERY_MS) == MARK_EVERY_MS
@@ -67,9 +67,9 @@ def test_the_longest_wait_is_that_of_the_first_in_the_queue() -> None:
 
 def test_owed_until_acknowledged_and_owed_the_same_by_who_takes_over() -> None:
     outbox = Outbox()
-    outbox.touch(users_of(4, 7, 2), times(100, 110, 120), 1)
+    outbox.touch(users_of(4, 7, 2), times(100, 110, 120))
     first = outbox.take(1_000, INTERVAL, 2)
-    outbox.touch(users_of(7), times(1_010), 2)
+    outbox.touch(users_of(7), times(1_010))
     second = outbox.take(2_000, INTERVAL, 1)
     assert first is not None
     assert second is not None
@@ -80,7 +80,7 @@ def test_owed_until_acknowledged_and_owed_the_same_by_who_takes_over() -> None:
     users, since_ms = outbox.owed()
     assert (users.tolist(), since_ms.tolist()) == ([2, 7], [120, 1_010])
     successor = Outbox()
-    successor.touch(users, since_ms, 9)
+    successor.touch(users, since_ms)
     assert taken(successor, 3_000).since_ms.tolist() == [120, 1_010]
     outbox.acknowledge(second[0])
     assert outbox.owed()[0].tolist() == [7]
@@ -102,10 +102,10 @@ def test_equals_a_dictionary(script: list[tuple[list[int], int, int]]) -> None:
     since: dict[int, int] = {}
     published: dict[int, int] = {}
     now = 1_000_000
-    for sequence, (users, pause, limit) in enumerate(script, start=1):
+    for users, pause, limit in script:
         now += pause
         times_ms = [now + i for i in range(len(users))]
-        outbox.touch(users_of(*users), times(*times_ms), sequence)
+        outbox.touch(users_of(*users), times(*times_ms))
         for user, time_ms in zip(users, times_ms, strict=True):
             since.setdefault(user, time_ms)
         now += len(users)
