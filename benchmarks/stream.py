@@ -164,7 +164,8 @@ def print_profile(name: str, runs: dict[str, list[Run]]) -> None:
 def print_latency(name: str, found: Latencies) -> None:
     print(
         f"{name:<18}{found.rate:>10,.0f} events/s  p50 {found.p50_s:.3f} s  p95 {found.p95_s:.3f} s  "
-        f"p99 {found.p99_s:.3f} s  ({found.snapshots:,} snapshots, {found.cpu_s:.1f} CPU s)",
+        f"p99 {found.p99_s:.3f} s  ({found.snapshots:,} snapshots, {found.cpu_s:.1f} CPU s; "
+        f"refreshed every {found.interval_s:.1f} s, held back p99 {found.held_back_p99_s:.2f} s)",
         flush=True,
     )
 

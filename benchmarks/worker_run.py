@@ -48,7 +48,7 @@ class Drained(Struct, kw_only=True):
 
 
 class Latencies(Struct, kw_only=True):
-    """Event to snapshot, seconds, without users held back by the refresh interval."""
+    """Event to snapshot, seconds; of users whom the refresh interval held back, from its end on."""
 
     rate: float
     """Events a second that were sent."""
@@ -56,6 +56,12 @@ class Latencies(Struct, kw_only=True):
     p50_s: float
     p95_s: float
     p99_s: float
+    held_back_p99_s: float
+    """Of the users held back, from their oldest untold event on."""
+
+    interval_s: float
+    """Refresh interval at the end; longer than configured under overload."""
+
     snapshots: int
     cpu_s: float
 
@@ -183,19 +189,27 @@ def paced(
             finally:
                 producer.kill()
         sent = json.loads(output.splitlines()[-1])
-    buckets = {
-        float(name.split('"')[1]): value - before.get(name, 0.0)
-        for name, value in after.items()
-        if name.startswith("reelflow_event_to_snapshot_seconds_bucket{")
-    }
+    buckets = buckets_of("reelflow_event_to_snapshot_seconds", before, after)
+    held_back = buckets_of("reelflow_event_to_snapshot_held_back_seconds", before, after)
     return Latencies(
         rate=sent["events"] / sent["seconds"],
         p50_s=quantile(buckets, 0.5),
         p95_s=quantile(buckets, 0.95),
         p99_s=quantile(buckets, 0.99),
+        held_back_p99_s=quantile(held_back, 0.99),
+        interval_s=after["reelflow_refresh_interval_seconds"],
         snapshots=int(buckets[float("inf")]),
         cpu_s=cpu_s,
     )
+
+
+def buckets_of(name: str, before: dict[str, float], after: dict[str, float]) -> dict[float, float]:
+    """What a histogram counted between two looks: cumulative counts by upper bound."""
+    return {
+        float(series.split('"')[1]): value - before.get(series, 0.0)
+        for series, value in after.items()
+        if series.startswith(f"{name}_bucket{{")
+    }
 
 
 def quantile(buckets: dict[float, float], q: float) -> float:

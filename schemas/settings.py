@@ -83,7 +83,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(description="fetched runs that may wait for the learner thread"),
     ] = 16
     max_run_records: Annotated[
-        Annotated[int, Meta(ge=1, le=100_000)], Meta(description="most records in one run")
+        Annotated[int, Meta(ge=1, le=100_000)],
+        Meta(description="most records in one run, and about as many in one batch"),
     ] = 16_384
     max_in_flight_mib: Annotated[
         Annotated[int, Meta(ge=1, le=65_536)],

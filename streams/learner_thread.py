@@ -46,18 +46,27 @@ class LearnerThread:
     core : Core
         Everything it owns is touched by this thread only.
     queue_runs : int
-        Places for runs. More places mean larger batches and more latency at full load.
+        Places for runs. More places even out what the broker delivers, and cost memory.
     tick_s : float
         Pace of `Core.tick`.
+    batch_records : int
+        Runs go to the core together until they have so many records.
     on_failure : Callable[[BaseException], None]
         Called from the thread with what ended it; must end the process.
     """
 
     def __init__(
-        self, core: Core, *, queue_runs: int, tick_s: float, on_failure: Callable[[BaseException], None]
+        self,
+        core: Core,
+        *,
+        queue_runs: int,
+        tick_s: float,
+        on_failure: Callable[[BaseException], None],
+        batch_records: int = 16_384,
     ) -> None:
         self._core = core
         self._tick_s = tick_s
+        self._batch_records = batch_records
         self._on_failure = on_failure
         self._queue: queue.SimpleQueue[RecordRun | Callable[[], None] | None] = queue.SimpleQueue()
         self._places = asyncio.Semaphore(queue_runs)
@@ -135,6 +144,7 @@ class LearnerThread:
         stopping = False
         while not stopping:
             runs: list[RecordRun] = []
+            n_records = 0
             questions: list[Callable[[], None]] = []  # answered after what was submitted before them
             try:
                 entry = self._queue.get(timeout=max(0.0, next_tick - time.monotonic()))
@@ -143,8 +153,11 @@ class LearnerThread:
                         stopping = True
                     elif isinstance(entry, RecordRun):
                         runs.append(entry)
+                        n_records += len(entry)
                     else:
                         questions.append(entry)
+                    if n_records >= self._batch_records:
+                        break  # the rest is the next batch: users wait for the tick between them
                     entry = self._queue.get_nowait()
             except queue.Empty:
                 pass

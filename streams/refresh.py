@@ -10,7 +10,9 @@ and never above 1.2 n / r, with n users known and r lists a second made lately: 
 of them get one. (Many new users at once make a long queue, and no reason to rest for minutes after it.)
 
 So waiting stays short, everyone is refreshed at an even pace, and `reelflow_refresh_interval_seconds`
-says at which. Newest events are never lost by it: a list knows all of its user's events so far.
+says at which. A user is due at the end of the interval as it is when the list is made; what a longer
+one adds is in the histogram of those held back, which counts from the event on. Newest events are
+never lost by it: a list knows all of its user's events so far.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.applied: list[int] = []
+        self.batches: list[int] = []
         self.ticked = threading.Event()
         self.closed = False
         self.fail = False
@@ -39,6 +40,7 @@ class Recorder:
         assert self.gate.wait(10)
         if self.fail:
             raise ValueError("broken on purpose")
+        self.batches.append(len(runs))
         self.applied += [int(run.offsets[0]) for run in runs]
 
     def tick(self) -> None:
@@ -86,6 +88,24 @@ def test_back_pressure_and_busy() -> None:
         await asyncio.wait_for(thread.submit(run_of(4)), 5)
         assert await thread.stop(5)
         assert core.applied == [0, 1, 2, 4]
+
+    asyncio.run(main())
+
+
+def test_a_backlog_comes_in_bounded_batches() -> None:
+    """Between two batches is a tick: users do not wait for all that was fetched."""
+
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        thread = LearnerThread(core, queue_runs=9, tick_s=0.005, on_failure=failures.append, batch_records=2)
+        core.gate.clear()
+        for offset in range(6):
+            await thread.submit(run_of(offset))
+        thread.start()
+        core.gate.set()
+        assert await thread.stop(5)
+        assert core.applied == list(range(6))
+        assert core.batches == [2, 2, 2]
 
     asyncio.run(main())
 
