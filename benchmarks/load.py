@@ -1,6 +1,7 @@
 """Watch events for the benchmarks: users uniform, items Zipf with exponent 1, and their producers.
 
-Run as a program it sends at a steady rate, events dated now, and prints what it sent as one JSON line.
+Run as a program it sends at a steady rate, events dated now, and prints what it sent as one JSON line; the
+events are made and packed before the first is sent.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -18,9 +18,9 @@ from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
 from streams.context import confluent_config
 
+from .prepared import prepare, send
+
 CHUNK = 4_096
-TICK_S = 0.005
-LONGEST_BATCH_S = 0.25
 
 _EVENT = (
     b'{"schema_version":1,"event_id":"e-%d-%d","user_id":"u%d","item_id":"v%d","type":"watch",'
@@ -70,26 +70,6 @@ def fill(kafka: KafkaSettings, events: Events, n: int) -> float:
     return time.monotonic() - started
 
 
-def pace(kafka: KafkaSettings, events: Events, rate: float, seconds: float) -> int:
-    """Produce `rate` events a second for `seconds`; returns how many were acknowledged."""
-    with _Sending(kafka, linger_ms=2) as sending:
-        for size in _due(rate, seconds):
-            sending.send(events.messages(size, [int(time.time() * 1000)] * size))
-    return sending.n_delivered
-
-
-def _due(rate: float, seconds: float) -> Iterator[int]:
-    """Sizes of the batches that are due, a tick apart; what was missed is made up for."""
-    started = time.monotonic()
-    n = 0
-    while (passed := time.monotonic() - started) < seconds:
-        due = min(int(passed * rate) - n, int(rate * LONGEST_BATCH_S) + 1)
-        if due > 0:
-            n += due
-            yield due
-        time.sleep(max(0.0, TICK_S - (time.monotonic() - started - passed)))
-
-
 class _Sending:
     """A producer that waits for room and counts deliveries."""
 
@@ -127,21 +107,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--prefix", required=True)
+    parser.add_argument("--partitions", type=int, required=True)
     parser.add_argument("--users", type=int, required=True)
     parser.add_argument("--items", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True, help="events a second")
     parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
-    kafka = KafkaSettings(bootstrap=arguments.bootstrap, prefix=arguments.prefix)
-    started = time.monotonic()
-    n = pace(
-        kafka,
-        Events(arguments.users, arguments.items, arguments.seed),
-        arguments.rate,
-        arguments.seconds,
+    kafka = KafkaSettings(
+        bootstrap=arguments.bootstrap, prefix=arguments.prefix, partitions=arguments.partitions
     )
-    print(json.dumps({"events": n, "seconds": time.monotonic() - started}))
+    events = Events(arguments.users, arguments.items, arguments.seed)
+    ticks = prepare(kafka, events.messages, arguments.rate, arguments.seconds)
+    n, seconds = send(kafka, ticks)
+    print(json.dumps({"events": n, "seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -175,7 +175,8 @@ def paced(
     """Latencies at a steady rate on empty topics, measured after `RAMP_S` seconds of it."""
     create_topics(kafka)
     command = [sys.executable, "-m", "benchmarks.load", "--bootstrap", kafka.bootstrap]
-    command += ["--prefix", kafka.prefix, "--users", str(users), "--items", str(items), "--seed", str(seed)]
+    command += ["--prefix", kafka.prefix, "--partitions", str(kafka.partitions)]
+    command += ["--users", str(users), "--items", str(items), "--seed", str(seed)]
     command += ["--rate", str(rate), "--seconds", str(seconds + RAMP_S + 1.0)]
     with worker(kafka, folder) as running:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as producer:
