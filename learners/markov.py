@@ -67,6 +67,20 @@ def _predict(last: Int32, items: Int32, nbr: Int32, counts: Float32, filled: Int
                 out[i, q] = counts[a, place] / total
 
 
+@njit(nogil=True, cache=True)
+def _scores(last: Int32, nbr: Int32, counts: Float32, filled: Int32, out: Float32) -> None:
+    for i in range(len(last)):
+        a = last[i]
+        if a < 0 or a >= len(filled):
+            continue
+        total = np.float32(0.0)
+        for k in range(filled[a]):
+            total += counts[a, k]
+        for k in range(filled[a]):
+            if nbr[a, k] < out.shape[1]:
+                out[i, nbr[a, k]] = counts[a, k] / total
+
+
 class FirstOrderMarkov:
     """The baseline; see the module's docstring.
 
@@ -110,6 +124,12 @@ class FirstOrderMarkov:
         """Share of each candidate in the row of the newest item, 0 where unknown; (B, C)."""
         out = np.zeros((len(contexts.history), len(items)), dtype=np.float32)
         _predict(_last(contexts.history), items, self._nbr, self._counts, self._filled, out)
+        return out
+
+    def scores(self, contexts: Contexts, n_items: int) -> Float32:
+        """`predict` for all slots below `n_items`, at the cost of the rows alone; (B, n_items)."""
+        out = np.zeros((len(contexts.history), n_items), dtype=np.float32)
+        _scores(_last(contexts.history), self._nbr, self._counts, self._filled, out)
         return out
 
     def learn_many(self, batch: Interactions) -> None:

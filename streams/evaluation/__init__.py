@@ -1,0 +1,1 @@
+"""Offline evaluation: data sets as arrays, what is compared, and the report."""
