@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,9 +17,24 @@ from streams.broker import LocalBroker
 
 with warnings.catch_warnings():  # it loads its protocol in a deprecated way, once, on import
     warnings.simplefilter("ignore", DeprecationWarning)
-    import kafka  # noqa: F401
+    from kafka.net.inet import KafkaNetSocket
 
 PARTITIONS = 4
+
+_connect = KafkaNetSocket.sock_connect
+
+
+async def _connect_or_close(self: Any, net: Any, sock: socket.socket, *args: Any, **options: Any) -> Any:
+    """kafka-python leaves the socket of a failed or abandoned attempt to the collector, whose warning
+    then ends whatever test runs at that moment."""
+    try:
+        return await _connect(self, net, sock, *args, **options)
+    except BaseException:
+        sock.close()
+        raise
+
+
+KafkaNetSocket.sock_connect = _connect_or_close
 
 
 @pytest.fixture(scope="session")
