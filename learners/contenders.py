@@ -96,11 +96,11 @@ class MarkovContender(ScoringContender):
         self._popularity = Popularity((np.inf,))
 
     def scores(self, asked: Asked) -> Float32:
-        """Share of the newest item's successors, plus a millionth of popularity."""
+        """``p + 1e-3 q``: share p of the newest item's successors, q popularity over its largest."""
         n = asked.n_items
         scores = self._markov.scores(asked.contexts, n)
         shares = self._popularity.shares()[:n]
-        scores[:, : len(shares)] += np.float32(1e-6) * shares
+        scores[:, : len(shares)] += np.float32(1e-3) * shares / max(float(shares.max(initial=0.0)), 1e-9)
         return scores
 
     def learn(self, batch: Interactions) -> None:

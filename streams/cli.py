@@ -19,6 +19,7 @@ COMMANDS = {
     "config": "print the resolved settings",
     "demo": "broker, topics, worker, gateway and real events, all at once",
     "dlq": "look at dead letters, send them again",
+    "evaluate": "measure how well learners rank what comes next",
     "gateway": "serve recommendations and accept events over HTTP",
     "learner": "learn a model from events and publish it for rankers",
     "ranker": "publish recommendations with a learner's model",

@@ -9,23 +9,35 @@ ml-100k             as above
 kuairand            the log with its impressions; the watch lists before it are prior events
 ml-1m-order-only    users interleaved, the first 400 000 events; see `ordered`
 ==================  =====================================================================
+
+Events of one user at one time have no order of their own. Where a data set has times in seconds they
+are taken by item id, as if entered from a list sorted so. On ml-100k, where half of all events tie,
+that order helps every sequential learner: first-order Markov reaches R@20 .231 with it, .188 in the
+random order of the file, and .167 when tied events are predicted together.
 """
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from msgspec import Struct
 
+from learners.frozen import Phase
 from learners.prequential import Rules, Stream
 from schemas.errors import ConfigurationError, SourceError
+from schemas.records import Event
 from schemas.runs import Int64
 
 from ..sources import open_source
 from ..sources.files import Folder, find_file, read_unpacked
-from .columns import events_of, stream_of, stream_of_visits
+from .columns import events_of, slots_of, stream_of, stream_of_visits
+from .sessions import leave_one_out
+
+Ties = Literal["file", "item", "together"]
+"""Order of a user's events at one time: that of the file, by item id, or none (predicted together)."""
 
 N_ACTIVE: Final = 40
 N_ORDERED: Final = 400_000
@@ -33,12 +45,31 @@ PRIOR_PREFIX: Final = "krh-"
 """Of the event ids of KuaiRand's watch lists before the log."""
 
 
+class Format(Struct, frozen=True, kw_only=True):
+    """What holds for a format unless it is said otherwise."""
+
+    repeats: bool = False
+    """Whether seen items are ranked."""
+    ties: Ties = "file"
+
+
+FORMATS: Final = {
+    "sample": Format(repeats=True, ties="together"),
+    "kuairand": Format(repeats=True, ties="together"),
+    "movielens": Format(ties="item"),
+    "movietweetings": Format(ties="item"),
+    "native": Format(repeats=True, ties="together"),
+    "ordered": Format(),
+    "sessions": Format(repeats=True),
+}
+
+
 class DataSet(Struct, frozen=True, kw_only=True):
-    """Where a data set is below the data folder, how it is read and what is asked of it."""
+    """Where a data set is below the data folder, and how it is read."""
 
     folder: str
     format: str
-    rules: Rules = Rules()
+    prior: str | None = None
 
 
 DATA_SETS: Final = {
@@ -46,7 +77,7 @@ DATA_SETS: Final = {
     "ml-latest-small": DataSet(folder="ml-latest-small", format="movielens"),
     "ml-100k": DataSet(folder="ml-100k", format="movielens"),
     "kuairand": DataSet(
-        folder="kuairand-pure", format="kuairand", rules=Rules(exclude_seen=False, ties_together=True)
+        folder="kuairand-pure", format="kuairand", prior="user_history_4_08_to_4_24_order_only.parquet"
     ),
     "ml-1m-order-only": DataSet(folder="ml-1m-order-only", format="ordered"),
 }
@@ -65,7 +96,10 @@ def load_data_set(name: str, data: Path) -> tuple[Stream, Rules]:
     if name not in DATA_SETS:
         raise ConfigurationError("data set", f"must be one of {', '.join(DATA_SETS)}, not {name!r}")
     chosen = DATA_SETS[name]
-    return load_stream(chosen.format, data / chosen.folder, name=name, history=True), chosen.rules
+    folder, default = data / chosen.folder, FORMATS[chosen.format]
+    prior = None if chosen.prior is None else folder / chosen.prior
+    stream = load_stream(chosen.format, folder, name=name, prior=prior, ties=default.ties)
+    return stream, Rules(exclude_seen=not default.repeats, ties_together=default.ties == "together")
 
 
 def load_stream(
@@ -73,7 +107,8 @@ def load_stream(
     path: Path | None,
     *,
     name: str | None = None,
-    history: bool = False,
+    prior: Path | None = None,
+    ties: Ties = "file",
     limit: int | None = None,
 ) -> Stream:
     """A stream of any format that `reelflow replay` knows, or ``ordered``.
@@ -85,8 +120,11 @@ def load_stream(
         Folder or file; None only for the sample.
     name : str, optional
         For the report; by default that of the source.
-    history : bool
-        kuairand: whether the watch lists before the log are prior events.
+    prior : Path or None
+        Events that are learned and never ranked: those of a file of JSON lines, before the stream;
+        for kuairand (a parquet file) the watch lists beside the log, each spread over its time.
+    ties : {"file", "item", "together"}
+        Only "item" orders anything here; "together" is one of the `Rules`.
     limit : int, optional
         Events at most; 400 000 for ``ordered`` by default.
     """
@@ -96,9 +134,27 @@ def load_stream(
         owners, items = interleaved(*read_ordered(path))
         n = N_ORDERED if limit is None else limit
         return stream_of_visits(name or "ordered", owners[:n], items[:n])
-    source = open_source(format, path, history=history and format == "kuairand")
-    events = (event for i, event in enumerate(events_of(source)) if limit is None or i < limit)
-    return stream_of(name or source.name, events, lambda event: event.event_id.startswith(PRIOR_PREFIX))
+    watch_lists = prior is not None and prior.suffix == ".parquet"
+    source = open_source(format, path, history=watch_lists)
+    events = events_of(source)
+    if ties == "item":
+        events = sorted(events, key=_by_item)
+    events = islice(events, limit)
+    earlier: list[Event] = []
+    if prior is not None and not watch_lists:
+        earlier = list(events_of(open_source("native", prior)))
+    first_ids = frozenset(event.event_id for event in earlier)
+    return stream_of(
+        name or source.name,
+        chain(earlier, events),
+        lambda event: event.event_id in first_ids or event.event_id.startswith(PRIOR_PREFIX),
+    )
+
+
+def _by_item(event: Event) -> tuple[int, str, int, str]:
+    """Time, user, then item: by number where the id is one."""
+    item = event.item_id
+    return event.ts_ms, event.user_id, int(item) if item.isdecimal() else -1, item
 
 
 def read_ordered(path: Folder) -> tuple[Int64, Int64]:
@@ -159,3 +215,25 @@ def interleaved(users: Int64, items: Int64, seed: int = 0) -> tuple[Int64, Int64
             else:
                 active.pop(place)
     return users[order], items[order]
+
+
+def ordered_leave_one_out(path: Folder, *, name: str = "ordered") -> tuple[Stream, list[Phase]]:
+    """The last event of every user left out; all others interleaved as `interleaved` does."""
+    users, items = read_ordered(path)
+    is_last = np.append(users[1:] != users[:-1], True)
+    learned = interleaved(users[~is_last], items[~is_last])
+    return leave_one_out(*learned, (users[is_last], items[is_last]), name=name)
+
+
+def stream_leave_one_out(stream: Stream) -> tuple[Stream, list[Phase]]:
+    """The last target of every user of a stream left out, then ranked in the order of their users."""
+    _, last = np.unique(stream.users[stream.target][::-1], return_index=True)
+    targets = np.flatnonzero(stream.target)
+    held = targets[len(targets) - 1 - last]
+    order = np.concatenate([np.setdiff1d(np.arange(len(stream)), held), held])
+    names = ("users", "items", "types", "ts_ms", "weight", "target", "watch_share")
+    columns: dict[str, Any] = {column: getattr(stream, column)[order] for column in names}
+    slots = slots_of(columns.pop("items").astype(np.int64)).astype(np.int32)
+    moved = Stream(name=stream.name, n_users=stream.n_users, n_items=stream.n_items, items=slots, **columns)
+    n = len(stream) - len(held)
+    return moved, [Phase(0, n, learned=True), Phase(n, len(stream), learned=False)]

@@ -99,6 +99,10 @@ class TableSource:
         """Catalogue, in the order of the data set."""
         return map(item_record, self._items)
 
+    def decoded(self) -> Iterator[Event]:
+        """The same events before they are encoded."""
+        return self._make_events()
+
     def events(self) -> Iterator[Record]:
         """Events by time; equal times keep the order of the data set."""
         return map(event_record, self._make_events())
