@@ -1,20 +1,22 @@
-"""One gradient step of the sequence encoder, by hand: pooling, sampled softmax, real negatives.
+"""One gradient step of the sequence encoder, by hand: pooling, sampled loss, real negatives.
 
 Forward, for row b with history h_b1..h_bH (padding masked), target t_b and user row p::
 
     w_bj  = exp(a_j) / sum_{j' valid} exp(a_j')
     x_b   = [e_last ; sum_j w_bj e_{h_bj}]                 (2d)
-    f_b   = A x_b + p_{u_b}                                (d)
+    f_b   = A x_b + V c_b + g + p_{u_b}                    (d)
     s_bc  = f_b . e_c + log m_c - log n_c                  c among the distinct negatives but t_b
     s_bt  = f_b . e_t - log n_t
-    loss  = sum_b omega_b (log(exp(s_bt) + sum_c exp(s_bc)) - s_bt)
-          + sum_i v_i softplus(f_i . e_i)
+    loss  = sum_b l(s_bt, s_b., omega_b) + sum_i v_i softplus(f_i . e_i)
+
+c_b are the pools of the attention heads (`embedding_attention`), if there are any, l stands in
+`embedding_losses`; the corrections belong to the softmax and are 0 for the other losses.
 
 m_c says how often c was drawn and n_c how often that was to be expected (logQ correction, the same
 as keeping duplicates). A negative that is the row's target is an accidental hit and left out. The
 second sum runs over ignored impressions, skips and dislikes. Targets of other rows are no
-negatives here: with them, R@20 on movietweetings fell from .315 to .297 (they stand for what is
-popular right now, which is worth learning).
+negatives by default: with them, R@20 on movietweetings fell from .315 to .297 (they stand for
+what is popular right now, which is worth learning).
 
 Every array here is as large as the step, never as the table: rows are gathered before and
 scattered after. The pooling has a compiled form for the CPU and a tensor form for the GPU.
@@ -31,6 +33,10 @@ from torch import Tensor
 
 from schemas.runs import Float32, Int32
 
+from .embedding_attention import attend, unattend
+from .embedding_losses import slopes
+from .embedding_options import Loss
+
 _REDUCE: Final = {"reassoc", "contract", "nsz"}
 
 
@@ -46,9 +52,21 @@ class StepInput(NamedTuple):
     target: Tensor  # (P,) int32 item rows
     target_correction: Tensor  # (P,) float32 -log n_t
     correction: Tensor  # (C,) float32 log m_c - log n_c
+    share: Tensor  # (C,) float32 m_c over all draws
     hit_rows: Tensor  # (K,) int64 rows and
     hit_columns: Tensor  # (K,) int64 columns of accidental hits
     negative: Tensor  # (B - P,) int32 item rows of the real negatives
+
+
+class Dense(NamedTuple):
+    """The dense parameters, or their gradients; n heads."""
+
+    mixing: Tensor  # (d, 2d) A
+    positions: Tensor  # (H,) a
+    origin: Tensor  # (d,) g
+    queries: Tensor  # (n d, d) W
+    heads: Tensor  # (n, H) positional logits of the heads
+    values: Tensor  # (d, n d) V
 
 
 class StepGradients(NamedTuple):
@@ -56,59 +74,85 @@ class StepGradients(NamedTuple):
 
     items: Tensor  # (R, d)
     users: Tensor  # (U, d)
-    mixing: Tensor  # (d, 2d)
-    positions: Tensor  # (H,)
+    dense: Dense
     loss: Tensor  # ()
 
 
-def encode(
-    items: Tensor, history: Tensor, positions: Tensor, mixing: Tensor, users: Tensor, user: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """User vectors f (B, d), their inputs x (B, 2d) and the pooling weights w (B, H).
+class Encoded(NamedTuple):
+    """User vectors, and what the way back needs."""
+
+    vectors: Tensor  # (B, d) f
+    inputs: Tensor  # (B, 2d) x
+    weights: Tensor  # (B, H) w
+    queries: Tensor  # (B, n d)
+    pools: Tensor  # (B, n d) c
+    attention: Tensor  # (B, n, H)
+
+
+def encode(items: Tensor, history: Tensor, dense: Dense, users: Tensor, user: Tensor) -> Encoded:
+    """Encode B histories.
 
     Parameters
     ----------
     items : (R, d) float32
         Rows that `history` (B, H) int32 points at; -1 is padding.
-    positions : (H,) float32
-        Logits a.
-    mixing : (d, 2d) float32
-        A.
+    dense : Dense
     users : (U, d) float32
         Rows that `user` (B,) int32 points at; -1 adds nothing.
     """
-    exps = torch.exp(positions - positions.max())
-    if items.device.type == "cpu":
+    exps = torch.exp(dense.positions - dense.positions.max())
+    on_cpu = items.device.type == "cpu"
+    if on_cpu:
         b, h = history.shape
         weights, inputs = torch.empty(b, h), torch.empty(b, 2 * items.shape[1])
         _pool(items.numpy(), history.numpy(), exps.numpy(), weights.numpy(), inputs.numpy())
-        vectors = torch.mm(inputs, mixing.T)
+    else:
+        inputs, weights = pool_tensors(items, history, exps)
+    vectors = torch.addmm(dense.origin, inputs, dense.mixing.T)
+    queries = pools = inputs[:, :0]
+    attention = weights[:, None, :0]
+    if len(dense.heads):
+        queries = torch.mm(inputs[:, : items.shape[1]], dense.queries.T)
+        pools, attention = attend(items, history, queries, dense.heads)
+        vectors.addmm_(pools, dense.values.T)
+    if on_cpu:
         _add_rows(users.numpy(), user.numpy(), vectors.numpy())
-        return vectors, inputs, weights
-    inputs, weights = pool_tensors(items, history, exps)
-    vectors = torch.mm(inputs, mixing.T)
-    if len(users):
+    elif len(users):
         known = (user >= 0).to(vectors.dtype)[:, None]
         vectors += users.index_select(0, user.clamp(min=0)) * known
-    return vectors, inputs, weights
+    return Encoded(vectors, inputs, weights, queries, pools, attention)
 
 
 def gradients(
-    step: StepInput, items: Tensor, users: Tensor, mixing: Tensor, positions: Tensor
+    step: StepInput,
+    items: Tensor,
+    users: Tensor,
+    dense: Dense,
+    loss: Loss = "softmax",
+    *,
+    half: bool = False,
 ) -> StepGradients:
     """Loss and gradients of one step at `items` (R, d) and `users` (U, d), its gathered rows."""
     n_targets = len(step.target)
-    f, x, w = encode(items, step.history, positions, mixing, users, step.user)  # (B, d), (B, 2d), (B, H)
+    seen = encode(items, step.history, dense, users, step.user)
+    f, x, w = seen.vectors, seen.inputs, seen.weights
     d_items, d_f = torch.zeros_like(items), torch.zeros_like(f)
-    loss = torch.zeros((), device=f.device)
+    total = torch.zeros((), device=f.device)
     if n_targets and len(step.correction):
-        loss += _softmax_part(step, items, f[:n_targets], d_items, d_f[:n_targets])
+        total += _sampled_part(step, items, f[:n_targets], d_items, d_f[:n_targets], loss, half=half)
     if len(step.negative):
-        loss += _logistic_part(step, items, f[n_targets:], d_items, d_f[n_targets:])
+        total += _logistic_part(step, items, f[n_targets:], d_items, d_f[n_targets:])
     d_users = torch.zeros_like(users)
     _scatter(d_users, step.user, d_f)
-    d_mixing = torch.mm(d_f.T, x)
-    d_x = torch.mm(d_f, mixing)  # (B, 2d)
+    d_x = torch.mm(d_f, dense.mixing)  # (B, 2d)
+    d_queries, d_heads, d_values = dense.queries, dense.heads, dense.values
+    if len(dense.heads):
+        last = x[:, : items.shape[1]]
+        d_values = torch.mm(d_f.T, seen.pools)
+        d_pools = torch.mm(d_f, dense.values)
+        d_asked, d_heads = unattend(items, step.history, seen.queries, seen.attention, d_pools, d_items)
+        d_queries = torch.mm(d_asked.T, last)
+        d_x[:, : items.shape[1]].addmm_(d_asked, dense.queries)
     d_w = torch.empty_like(w)  # (B, H)
     if items.device.type == "cpu":
         _unpool(items.numpy(), step.history.numpy(), w.numpy(), d_x.numpy(), d_w.numpy(), d_items.numpy())
@@ -116,26 +160,32 @@ def gradients(
         d_w = unpool_tensors(items, step.history, w, d_x, d_items)
     wd_w = w * d_w
     d_positions = (wd_w - w * wd_w.sum(1, keepdim=True)).sum(0)
-    return StepGradients(d_items, d_users, d_mixing, d_positions, loss)
+    d_dense = Dense(torch.mm(d_f.T, x), d_positions, d_f.sum(0), d_queries, d_heads, d_values)
+    return StepGradients(d_items, d_users, d_dense, total)
 
 
-def _softmax_part(step: StepInput, items: Tensor, f: Tensor, d_items: Tensor, d_f: Tensor) -> Tensor:
+def _sampled_part(
+    step: StepInput, items: Tensor, f: Tensor, d_items: Tensor, d_f: Tensor, loss: Loss, *, half: bool
+) -> Tensor:
     negatives = items[: len(step.correction)]  # (C, d)
     e = items.index_select(0, step.target)  # (P, d)
-    omega = step.weight[: len(f)]  # (P,)
     own = (f * e).sum(1) + step.target_correction  # (P,)
-    scores = torch.addmm(step.correction, f, negatives.T)  # (P, C)
+    if half:
+        scores = torch.mm(f.bfloat16(), negatives.bfloat16().T).float() + step.correction
+    else:
+        scores = torch.addmm(step.correction, f, negatives.T)  # (P, C)
     scores[step.hit_rows, step.hit_columns] = -torch.inf
-    top = torch.maximum(scores.amax(1), own)
-    own -= top
-    scores.sub_(top[:, None]).exp_()
-    total = scores.sum(1) + own.exp()
-    slope = scores.mul_((omega / total)[:, None])  # d loss / d scores
-    d_own = omega * (own.exp() / total - 1.0)  # (P,)
-    torch.mm(slope.T, f, out=d_items[: len(negatives)])
-    torch.addmm(d_own[:, None] * e, slope, negatives, out=d_f)
-    _scatter(d_items, step.target, d_own[:, None] * f)
-    return torch.dot(omega, total.log() - own)
+    found = slopes(loss, own, scores, step.share, step.weight[: len(f)])
+    d_own = found.targets[:, None]
+    if half:
+        slope = found.negatives.bfloat16()
+        d_items[: len(negatives)] = torch.mm(slope.T, f.bfloat16()).float()
+        d_f[:] = d_own * e + torch.mm(slope, negatives.bfloat16()).float()
+    else:
+        torch.mm(found.negatives.T, f, out=d_items[: len(negatives)])
+        torch.addmm(d_own * e, found.negatives, negatives, out=d_f)
+    _scatter(d_items, step.target, d_own * f)
+    return found.loss
 
 
 def _logistic_part(step: StepInput, items: Tensor, f: Tensor, d_items: Tensor, d_f: Tensor) -> Tensor:

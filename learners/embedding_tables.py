@@ -14,37 +14,50 @@ from schemas.errors import StateError
 from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
-from .adagrad import DenseParameter, RowTable
+from .adagrad import DEFAULT_RATES, DenseParameter, RowTable
+from .embedding_options import EmbeddingOptions
 from .embedding_rows import gaussian_rows
+from .embedding_step import Dense
 from .negatives import NegativeSampler
 from .state import digest_arrays, grown, taken
 from .user_rows import UserRows
 
 RATE: Final = 0.1
+"""Of what Adagrad moves elementwise among the dense parameters."""
+
 MIXING_RATE: Final = 0.003
-"""Of A: at 0.1 it moves by its own size in the first steps: R@20 on ml-100k .272 instead of .282."""
+"""Of A, W and V: at 0.1 A moves by its own size in the first steps: R@20 on ml-100k .272 instead of .282."""
+
+ORIGIN_RATE: Final = 0.01
+"""Of g, the vector of a user without a history."""
 
 SQUARES_FLOOR: Final = 1e-8
-INITIAL_NORM: Final = 0.3
-"""Expected norm of a new item vector: small, so that what is not learned does not rank."""
+INITIAL_NORM: Final = 1.0
+"""Expected norm of a new item vector; at 0.3 histories of new items say little: R@20 up to .004 lower."""
 
 
 class EmbeddingTables:
     """Item table, user rows, dense parameters and counts of `learners.embeddings.Embeddings`."""
 
     def __init__(
-        self, *, dim: int = 64, history: int = 50, seed: int = 0, device: torch.device | None = None
+        self,
+        *,
+        dim: int = 64,
+        history: int = 50,
+        seed: int = 0,
+        device: torch.device | None = None,
+        options: EmbeddingOptions | None = None,
     ) -> None:
         self._dim, self._history, self._seed = dim, history, seed
+        self.options = options or EmbeddingOptions()
         self._device = device or torch.device("cpu")
-        self._items = RowTable(dim, self._device, self._initial_items, rate=RATE, floor=SQUARES_FLOOR)
-        self._users = UserRows(dim, self._device, rate=RATE, floor=SQUARES_FLOOR)
-        eye = torch.eye(dim, device=self._device)
-        mixing = torch.cat([0.5 * eye, eye], dim=1)
-        self._mixing = DenseParameter(mixing, rate=MIXING_RATE, floor=SQUARES_FLOOR)
-        self._positions = DenseParameter(
-            torch.linspace(-3.0, 0.0, history, device=self._device), rate=RATE, floor=SQUARES_FLOOR
+        rule = self.options.optimizer
+        rate = DEFAULT_RATES[rule] if self.options.rate is None else self.options.rate
+        self._items = RowTable(
+            dim, self._device, self._initial_items, rate=rate, floor=SQUARES_FLOOR, rule=rule
         )
+        self._users = UserRows(dim, self._device, rate=rate, floor=SQUARES_FLOOR, rule=rule)
+        self._dense = self._initial_dense()
         self._sampler = NegativeSampler(seed)
         self._n_items = 0
         self._place: Int32 = np.zeros(0, dtype=np.int32)  # scratch of number_items
@@ -89,7 +102,7 @@ class EmbeddingTables:
     def touched(self) -> TouchedKeys:
         """Drain the items, users and dense parameters changed since the last call."""
         items = np.flatnonzero(self._dirty_items).astype(np.int32)
-        dense = ("mixing", "positions") if self._dirty_dense else ()
+        dense = tuple(self._dense) if self._dirty_dense else ()
         self._dirty_items[items] = False
         self._dirty_dense = False
         return TouchedKeys(items=items, users=self._users.touched(), dense=dense)
@@ -145,12 +158,13 @@ class EmbeddingTables:
         self._users.import_rows(users, rows)
 
     def export_dense(self) -> Arrays:
-        """``mixing`` (d, 2 d) and ``positions`` (H,) float32, ``counters``: number of items; copies."""
-        return {
-            "mixing": host_array(self._mixing.value).copy(),
-            "positions": host_array(self._positions.value).copy(),
-            "counters": np.array([self._n_items], dtype=np.int64),
-        }
+        """Values of the dense parameters by name, and ``counters``: number of items; copies.
+
+        ``mixing`` (d, 2 d), ``positions`` (H,) and ``origin`` (d,) float32; with attention
+        ``queries`` (n d, d), ``heads`` (n, H) and ``values`` (d, n d).
+        """
+        found: Arrays = {name: host_array(each.value).copy() for name, each in self._dense.items()}
+        return {**found, "counters": np.array([self._n_items], dtype=np.int64)}
 
     def import_dense(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `export_dense` gave.
@@ -158,15 +172,16 @@ class EmbeddingTables:
         Raises
         ------
         StateError
-            Arrays are missing, or of another dimension or history length.
+            Arrays are missing, or of another dimension, history length or number of heads.
         """
-        none = np.zeros(0, dtype=np.float32)
-        mixing = taken(arrays, "mixing", np.zeros((0, 2 * self._dim), np.float32), rows=self._dim)
-        positions = taken(arrays, "positions", none, rows=self._history)
+        values = {
+            name: taken(arrays, name, host_array(each.value)[:0], rows=len(each.value))
+            for name, each in self._dense.items()
+        }
         (n_items,) = taken(arrays, "counters", np.zeros(0, np.int64), rows=1).tolist()
         self.ensure(n_items, 0)
-        self._mixing.value = self._tensor(mixing)
-        self._positions.value = self._tensor(positions)
+        for name, value in values.items():
+            self._dense[name].value = self._tensor(value)
 
     def snapshot(self) -> Arrays:
         """Named arrays of the state, trimmed to what is in use; copies.
@@ -174,17 +189,18 @@ class EmbeddingTables:
         ``users`` lists the slots with a row, in the order of the rows of ``user_values``.
         """
         n = self._n_items
-        return {
+        found: Arrays = {
             "shape": np.array([self._dim, self._history, self._seed, self._sampler.drawn], dtype=np.int64),
             "item_values": host_array(self._items.values[:n]).copy(),
             "item_squares": host_array(self._items.squares[:n]).copy(),
+            "item_moments": host_array(self._items.moments[:n]).copy(),
             "item_counts": self.support.copy(),
             **self._users.snapshot(),
-            "mixing": host_array(self._mixing.value).copy(),
-            "mixing_squares": host_array(self._mixing.squares).copy(),
-            "positions": host_array(self._positions.value).copy(),
-            "positions_squares": host_array(self._positions.squares).copy(),
         }
+        for name, each in self._dense.items():
+            found[name] = host_array(each.value).copy()
+            found[f"{name}_squares"] = host_array(each.squares).copy()
+        return found
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Become the state that `snapshot` described; copies what it is given.
@@ -195,7 +211,7 @@ class EmbeddingTables:
             An array is missing or malformed, or of another dimension, history length or seed.
         """
         none = np.zeros(0, dtype=np.float32)
-        row, slots, wide = np.zeros((0, self._dim), np.float32), np.zeros(0, np.int32), 2 * self._dim
+        row, slots = np.zeros((0, self._dim), np.float32), np.zeros(0, np.int32)
         dim, history, seed, drawn = taken(arrays, "shape", np.zeros(0, np.int64), rows=4).tolist()
         if (dim, history, seed) != (self._dim, self._history, self._seed):
             raise StateError(
@@ -204,18 +220,21 @@ class EmbeddingTables:
             )
         counts = taken(arrays, "item_counts", slots)
         n = len(counts)
-        items = taken(arrays, "item_values", row, rows=n), taken(arrays, "item_squares", none, rows=n)
-        users = self._users.check(arrays)
-        like = np.zeros((0, wide), np.float32)
-        mixing = taken(arrays, "mixing", like, rows=dim), taken(arrays, "mixing_squares", like, rows=dim)
-        positions = (
-            taken(arrays, "positions", none, rows=history),
-            taken(arrays, "positions_squares", none, rows=history),
+        items = (
+            taken(arrays, "item_values", row, rows=n),
+            taken(arrays, "item_squares", none, rows=n),
+            taken(arrays, "item_moments", host_array(self._items.moments[:0]), rows=n),
         )
+        users = self._users.check(arrays)
+        dense = {}
+        for name, each in self._dense.items():
+            like = host_array(each.value)[:0]
+            value = taken(arrays, name, like, rows=len(each.value))
+            dense[name] = value, taken(arrays, f"{name}_squares", like, rows=len(each.value))
         self._items.load(*items)
         self._users.load(*users)
-        self._mixing.load(*mixing)
-        self._positions.load(*positions)
+        for name, state in dense.items():
+            self._dense[name].load(*state)
         self._sampler.load(counts, drawn)
         self._n_items = n
         self._place = np.full(n, -1, dtype=np.int32)
@@ -230,6 +249,32 @@ class EmbeddingTables:
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
+
+    def _dense_values(self) -> Dense:
+        """The dense parameters as they are now; without attention its three are empty."""
+        held = {name: each.value for name, each in self._dense.items()}
+        if not self.options.heads:
+            flat = torch.zeros(0, self._dim, device=self._device)
+            held |= {"queries": flat, "values": flat.T, "heads": flat[:, :0]}
+        return Dense(**held)
+
+    def _initial_dense(self) -> dict[str, DenseParameter]:
+        d, h, n = self._dim, self._history, self.options.heads
+        eye = torch.eye(d)
+        start = {
+            "mixing": (torch.cat([0.5 * eye, eye], dim=1), MIXING_RATE),
+            "positions": (torch.linspace(-3.0, 0.0, h), RATE),
+            "origin": (torch.zeros(d), ORIGIN_RATE),
+        }
+        if n:
+            noise = torch.from_numpy(gaussian_rows(0, n * d, d, 1.0, self._seed))
+            start["queries"] = (eye.repeat(n, 1) + noise, MIXING_RATE)
+            start["heads"] = (torch.zeros(n, h), RATE)
+            start["values"] = (torch.zeros(d, n * d), MIXING_RATE)
+        return {
+            name: DenseParameter(value.to(self._device), rate=rate, floor=SQUARES_FLOOR)
+            for name, (value, rate) in start.items()
+        }
 
     def _initial_items(self, first: int, last: int) -> Float32:
         return gaussian_rows(first, last, self._dim, INITIAL_NORM, self._seed)

@@ -2,12 +2,13 @@
 
 ::
 
-    f_U = A [e_last ; sum_j pi_j e_j] + p_u         score of item C: f_U . e_C
+    f_U = A [e_last ; sum_j pi_j e_j] + V c + g + p_u         score of item C: f_U . e_C
 
-over the last H items of the history, pi a softmax of learned positional logits, p_u a row of the
-user, zero until a positive of the user is learned. The user row is a residual; most of f_U
-answers within the event. Loss and gradient stand in `embedding_step`; items update by row-wise
-Adagrad at rate 0.1, A (from [.5 I ; I]) at 0.003.
+over the last H items of the history, pi a softmax of learned positional logits, c the pools of
+attention heads (none by default), g what all users share, p_u a row of the user, zero until a
+positive of the user is learned. The user row is a residual; most of f_U answers within the event.
+Loss and gradient stand in `embedding_step`; items update by row-wise Adagrad at rate 0.1 by
+default, A (from [.5 I ; I]) at 0.003, V from zero.
 
 `learn_many` cuts its batch, in row order, into steps of at most 128 targets (fresh positives) and
 512 rows; all of a step is learned at the same parameters. So it differs from folding `learn_one`:
@@ -49,8 +50,6 @@ MAX_TARGETS: Final = 128
 
 MAX_ROWS: Final = 512
 N_NEGATIVES: Final = 1024
-IMPRESSION_WEIGHT: Final = 0.1
-"""Weight of an ignored impression in the logistic term; skips and dislikes weigh ``|omega|``."""
 
 
 class Embeddings(EmbeddingTables):
@@ -71,6 +70,8 @@ class Embeddings(EmbeddingTables):
         Of initial item vectors and negatives.
     device : torch.device
         Where tables and arithmetic live (default the CPU); counts and sampling stay on the CPU.
+    options : EmbeddingOptions
+        Attention, loss, optimiser and further choices.
     """
 
     @property
@@ -101,17 +102,29 @@ class Embeddings(EmbeddingTables):
         rows = np.concatenate([rows[chosen], rows[~chosen]])
         n_targets = int(np.count_nonzero(chosen))
         targets = batch.items[rows[:n_targets]]
+        history = self._cut(batch.history[rows])
+        weight = batch.weight[rows]
+        real = weight[n_targets:]  # changed in place
+        real[:] = np.where(real < 0, -real, np.float32(self.options.impression_weight))
+        more, shifted, shifted_weight = self._shifted(history[:n_targets], weight[:n_targets])
+        # Targets, the same from shifted histories, real negatives.
+        place = np.concatenate([rows[:n_targets], rows[more], rows[n_targets:]])
+        history = np.concatenate([history[:n_targets], shifted, history[n_targets:]])
+        weight = np.concatenate([weight[:n_targets], shifted_weight, real])
+        n_rows = n_targets + len(more)
         drawn_before = self._sampler.drawn
+        drawn = self._sampler.draw(N_NEGATIVES if n_targets else 0)
+        if self.options.in_batch and len(drawn):
+            drawn = np.concatenate([drawn, targets])
         numbered = number_items(
-            self._sampler.draw(N_NEGATIVES if n_targets else 0), targets, batch.items[rows[n_targets:]],
-            self._cut(batch.history[rows]), self._place,
-        )  # fmt: skip
-        users, user = np.unique(batch.users[rows], return_inverse=True)
-        step = self._step_input(numbered, batch.weight[rows], self._sampler.shares(targets), user)
+            drawn, batch.items[place[:n_rows]], batch.items[place[n_rows:]], history, self._place
+        )
+        users, user = np.unique(batch.users[place], return_inverse=True)
+        step = self._step_input(numbered, weight, batch.items[place[:n_rows]], user)
         slots = self._tensor(numbered.slots)
         found = gradients(
             step, self.item_vectors(slots), self._users.gather(self._users.rows_of(users)),
-            self._mixing.value, self._positions.value,
+            self._dense_values(), self.options.loss, half=self.options.half,
         )  # fmt: skip
         item_norms, user_norms = row_norms(found.items), row_norms(found.users)
         if not _all_finite(found, item_norms, user_norms):
@@ -119,36 +132,61 @@ class Embeddings(EmbeddingTables):
             self.discarded_steps += 1
             return
         owners = np.zeros(len(users), dtype=np.bool_)
-        owners[user[:n_targets]] = True
+        owners[user[:n_rows]] = True
         self._items.apply(slots, found.items, item_norms)
         self._users.apply(users, owners, found.users, user_norms)
-        self._mixing.apply(found.mixing)
-        self._positions.apply(found.positions)
+        for name, parameter in self._dense.items():
+            parameter.apply(getattr(found.dense, name))
         self._sampler.add(targets)
         self._closed[self._tensor(targets.astype(np.int64))] = 0.0
         self._dirty_items[numbered.slots] = True
         self._dirty_dense = True
         self._on_host = None
 
+    def _shifted(self, history: Int32, weight: Float32) -> tuple[NDArray[np.intp], Int32, Float32]:
+        """Rows of `history` (P, H) that stay histories without their last items: number, row, weight."""
+        found, rows, weights = [np.zeros(0, np.intp)], [history[:0]], [weight[:0]]
+        for shift in range(1, min(self.options.shifts, history.shape[1] - 1) + 1):
+            held = np.flatnonzero(history[:, -1 - shift] >= 0)
+            moved = np.full((len(held), history.shape[1]), -1, dtype=np.int32)
+            moved[:, shift:] = history[held, :-shift]
+            found.append(held)
+            rows.append(moved)
+            weights.append(weight[held] * np.float32(self.options.shift_weight**shift))
+        return np.concatenate(found), np.concatenate(rows), np.concatenate(weights)
+
     def _step_input(
-        self, numbered: Numbered, weight: Float32, target_shares: Float64, user: NDArray[np.intp]
+        self, numbered: Numbered, weight: Float32, targets: Int32, user: NDArray[np.intp]
     ) -> StepInput:
-        n_targets, n_negatives = len(numbered.target), numbered.n_negatives
-        real = weight[n_targets:]  # a copy of the batch's: changed in place
-        real[:] = np.where(real < 0, -real, np.float32(IMPRESSION_WEIGHT))
-        shares = self._sampler.shares(numbered.slots[:n_negatives])
+        n_negatives = numbered.n_negatives
         hits = np.flatnonzero(numbered.target < n_negatives)
+        correction = np.zeros(n_negatives, dtype=np.float32)
+        target_correction = np.zeros(len(targets), dtype=np.float32)
+        if self.options.loss == "softmax":
+            expected = self._expected(numbered.slots[:n_negatives], len(targets))
+            correction = np.log(numbered.times / expected).astype(np.float32)
+            target_correction = -np.log(self._expected(targets, len(targets))).astype(np.float32)
+        share = numbered.times / np.float32(max(int(numbered.times.sum()), 1))
         return StepInput(
             history=self._tensor(numbered.history),
             user=self._tensor(user.astype(np.int32)),
             weight=self._tensor(weight),
             target=self._tensor(numbered.target),
-            target_correction=self._tensor(-np.log(N_NEGATIVES * target_shares).astype(np.float32)),
-            correction=self._tensor(np.log(numbered.times / (N_NEGATIVES * shares)).astype(np.float32)),
+            target_correction=self._tensor(target_correction),
+            correction=self._tensor(correction),
+            share=self._tensor(share.astype(np.float32)),
             hit_rows=self._tensor(hits),
             hit_columns=self._tensor(numbered.target[hits].astype(np.int64)),
             negative=self._tensor(numbered.negative),
         )
+
+    def _expected(self, items: Int32, n_targets: int) -> Float64:
+        """How often each of `items` is to be expected among the negatives of a step."""
+        expected: Float64 = N_NEGATIVES * self._sampler.shares(items)
+        if self.options.in_batch:
+            counts = np.maximum(self._sampler.counts[items], 1)
+            expected = expected + n_targets * counts / max(int(self._sampler.counts.sum()), 1)
+        return expected
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -233,18 +271,19 @@ class Embeddings(EmbeddingTables):
     def _encode(self, contexts: Contexts) -> Tensor:
         history = self._cut(contexts.history)
         history = np.where(history < self._n_items, history, np.int32(-1))
-        positions = self._positions.value[self._history - history.shape[1] :]
-        vectors, _, _ = encode(
-            self._items.values, self._tensor(history), positions,
-            self._mixing.value, self._users.values, self._tensor(self._users.rows_of(contexts.users)),
-        )  # fmt: skip
-        return vectors
+        return encode(
+            self._items.values, self._tensor(history), self._dense_values(),
+            self._users.values, self._tensor(self._users.rows_of(contexts.users)),
+        ).vectors  # fmt: skip
 
     # -- odds and ends ------------------------------------------------------------------------
 
     def _cut(self, history: Int32) -> Int32:
-        """The newest H columns."""
-        return np.ascontiguousarray(history[:, max(history.shape[1] - self._history, 0) :])
+        """The newest H columns, padded where there are fewer."""
+        missing = self._history - history.shape[1]
+        if missing > 0:
+            history = np.pad(history, ((0, 0), (missing, 0)), constant_values=-1)
+        return np.ascontiguousarray(history[:, history.shape[1] - self._history :])
 
     def _closed_now(self, withdrawn: Bools | None) -> Tensor:
         """`_closed` with withdrawn items closed too; 50 microseconds at 100 000 items where any is."""
@@ -258,5 +297,6 @@ class Embeddings(EmbeddingTables):
 
 def _all_finite(found: StepGradients, item_norms: Tensor, user_norms: Tensor) -> bool:
     total = found.loss + item_norms.sum() + user_norms.sum()
-    total = total + found.mixing.square().sum() + found.positions.square().sum()
+    for gradient in found.dense:
+        total = total + gradient.square().sum()
     return bool(torch.isfinite(total))

@@ -13,6 +13,7 @@ from schemas.learner import Arrays
 from schemas.runs import Float32, Int32
 
 from .adagrad import RowTable
+from .embedding_options import Optimizer
 from .state import grown, taken
 
 
@@ -22,10 +23,12 @@ class UserRows:
     Memory: 5 bytes a user slot, ``4 d + 4`` bytes a row.
     """
 
-    def __init__(self, dim: int, device: torch.device, *, rate: float, floor: float) -> None:
+    def __init__(
+        self, dim: int, device: torch.device, *, rate: float, floor: float, rule: Optimizer = "adagrad"
+    ) -> None:
         self._dim = dim
         self._device = device
-        self._table = RowTable(dim, device, self._zeros, rate=rate, floor=floor)
+        self._table = RowTable(dim, device, self._zeros, rate=rate, floor=floor, rule=rule)
         self._n = 0
         self._row: Int32 = np.zeros(0, dtype=np.int32)  # row of a user slot, -1 none
         self._dirty: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
@@ -99,18 +102,21 @@ class UserRows:
             "users": users,
             "user_values": self._table.values[: self._n].cpu().numpy().copy(),
             "user_squares": self._table.squares[: self._n].cpu().numpy().copy(),
+            "user_moments": self._table.moments[: self._n].cpu().numpy().copy(),
         }
 
-    def check(self, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[Int32, Float32, Float32]:
+    def check(self, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[Int32, Float32, Float32, Float32]:
         """The arrays of `snapshot`, copied; StateError where they do not fit."""
         users = taken(arrays, "users", self._row[:0])
         row, none = np.zeros((0, self._dim), np.float32), np.zeros(0, np.float32)
         values = taken(arrays, "user_values", row, rows=len(users))
-        return users, values, taken(arrays, "user_squares", none, rows=len(users))
+        squares = taken(arrays, "user_squares", none, rows=len(users))
+        like = self._table.moments[:0].cpu().numpy()
+        return users, values, squares, taken(arrays, "user_moments", like, rows=len(users))
 
-    def load(self, users: Int32, values: Float32, squares: Float32) -> None:
+    def load(self, users: Int32, values: Float32, squares: Float32, moments: Float32) -> None:
         """Become what `check` returned."""
-        self._table.load(values, squares)
+        self._table.load(values, squares, moments)
         self._n = len(users)
         self._row = np.full(int(users.max(initial=-1)) + 1, -1, dtype=np.int32)
         self._row[users] = np.arange(self._n, dtype=np.int32)

@@ -153,6 +153,30 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(description="auto, cpu, cuda or cuda:N"),
     ] = "auto"
     dim: Annotated[Annotated[int, Meta(ge=4, le=1024)], Meta(description="width of vectors")] = 64
+    attention_heads: Annotated[
+        Annotated[int, Meta(ge=0, le=8)],
+        Meta(description="attention heads of the sequence encoder beside its pooling; 0 for none"),
+    ] = 0
+    loss: Annotated[
+        Literal["softmax", "bce", "bpr"], Meta(description="loss of the embeddings over sampled negatives")
+    ] = "softmax"
+    optimizer: Annotated[
+        Literal["adagrad", "adam", "sgd"], Meta(description="how item and user vectors move, one rate a row")
+    ] = "adagrad"
+    learning_rate: Annotated[
+        Annotated[float, Meta(gt=0, le=100)] | None,
+        Meta(description="of item and user vectors; default 0.1, with adam 0.01"),
+    ] = None
+    in_batch_negatives: Annotated[
+        bool, Meta(description="the other targets of a step are negatives too, beside those drawn")
+    ] = False
+    shifted_contexts: Annotated[
+        Annotated[int, Meta(ge=0, le=8)],
+        Meta(description="learn a target also from the history without its last 1, 2, ... items"),
+    ] = 0
+    mixed_precision: Annotated[
+        bool, Meta(description="bfloat16 products with negatives; pays on a GPU only")
+    ] = False
     history: Annotated[Annotated[int, Meta(ge=8, le=200)], Meta(description="recent items kept a user")] = 50
     seen: Annotated[
         Annotated[int, Meta(ge=8, le=4096)],

@@ -150,6 +150,7 @@ def settings_of_state(settings: Settings) -> dict[str, Any]:
     learner = settings.learner
     names = (
         "embeddings", "dim", "history", "seen", "transition_width", "popularity_half_lives_h", "seed",
+        "attention_heads", "optimizer",
     )  # fmt: skip
     return {
         "kafka.partitions": settings.kafka.partitions,
@@ -166,6 +167,11 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
         "learner.transition_half_life_h": settings.learner.transition_half_life_h,
         "learner.max_items": settings.learner.max_items,
         "learner.max_users": settings.learner.max_users,
+        "learner.loss": settings.learner.loss,
+        "learner.learning_rate": settings.learner.learning_rate,
+        "learner.in_batch_negatives": settings.learner.in_batch_negatives,
+        "learner.shifted_contexts": settings.learner.shifted_contexts,
+        "learner.mixed_precision": settings.learner.mixed_precision,
         "ranker.evaluate_ratio": settings.ranker.evaluate_ratio,
         "ranker.list_size": settings.ranker.list_size,
         "ranker.exclude_seen": settings.ranker.exclude_seen,

@@ -89,11 +89,16 @@ class Model:
         self.device = "none"
         if learner.embeddings:
             from learners.device import resolve_device  # torch loads here: seconds, and only if wanted
+            from learners.embedding_options import EmbeddingOptions
             from learners.embeddings import Embeddings
 
             device = resolve_device(learner.device)
             self.embeddings = Embeddings(
-                dim=learner.dim, history=learner.history, seed=learner.seed, device=device
+                dim=learner.dim,
+                history=learner.history,
+                seed=learner.seed,
+                device=device,
+                options=EmbeddingOptions.of(learner),
             )
             self.device = str(device)
         self.ranker = Ranker(

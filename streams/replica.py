@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.blend import Gate
+from learners.embedding_options import EmbeddingOptions
 from learners.embeddings import Embeddings
 from learners.popularity import Popularity
 from learners.transitions import Transitions
@@ -79,7 +80,12 @@ class Replica:
         self.gate = Gate()
         self.embeddings: Embeddings | None = None
         if learner.embeddings:
-            self.embeddings = Embeddings(dim=learner.dim, history=learner.history, seed=learner.seed)
+            self.embeddings = Embeddings(
+                dim=learner.dim,
+                history=learner.history,
+                seed=learner.seed,
+                options=EmbeddingOptions.of(learner),
+            )
         self.ranker = Ranker(
             self.transitions,
             self.popularity,

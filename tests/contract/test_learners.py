@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learners.embedding_options import EmbeddingOptions
 from learners.embeddings import Embeddings
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
@@ -36,8 +37,17 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "popularity": lambda: Popularity((HOUR_MS, 24.0 * HOUR_MS)),
     "tags": _tag_chain,
     "embeddings": lambda: Embeddings(dim=16, history=10, seed=5),
+    "embeddings with attention, shifts and in-batch negatives": lambda: Embeddings(
+        dim=16, history=10, seed=5, options=EmbeddingOptions(heads=2, shifts=2, in_batch=True)
+    ),
+    "embeddings by bce and adam": lambda: Embeddings(
+        dim=16, history=10, options=EmbeddingOptions(loss="bce", optimizer="adam", half=True)
+    ),
+    "embeddings by bpr and sgd": lambda: Embeddings(
+        dim=16, history=10, options=EmbeddingOptions(loss="bpr", optimizer="sgd")
+    ),
 }
-FOLDS_EXACTLY = frozenset(LEARNERS) - {"embeddings"}  # a batch border is a border of its steps
+FOLDS_EXACTLY = frozenset(name for name in LEARNERS if not name.startswith("embeddings"))
 """Learners whose learn_many equals folding one event at a time, bit by bit."""
 
 
