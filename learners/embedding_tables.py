@@ -18,6 +18,7 @@ from .adagrad import DEFAULT_RATES, DenseParameter, RowTable
 from .embedding_options import EmbeddingOptions
 from .embedding_rows import gaussian_rows
 from .embedding_step import Dense
+from .item_head import ItemHead
 from .negatives import NegativeSampler
 from .state import digest_arrays, grown, taken
 from .user_rows import UserRows
@@ -59,6 +60,7 @@ class EmbeddingTables:
         self._users = UserRows(dim, self._device, rate=rate, floor=SQUARES_FLOOR, rule=rule)
         self._dense = self._initial_dense()
         self._sampler = NegativeSampler(seed)
+        self._head = ItemHead(dim)
         self._n_items = 0
         self._place: Int32 = np.zeros(0, dtype=np.int32)  # scratch of number_items
         self._closed = torch.zeros(0, device=self._device)  # 0 for supported items, else -inf
@@ -140,6 +142,7 @@ class EmbeddingTables:
         self._sampler.put(items, support)
         closed = np.where(support > 0, 0.0, -np.inf).astype(np.float32)
         self._closed[self._tensor(items.astype(np.int64))] = self._tensor(closed)
+        self._head.imported(items, support, self._items.values[: self._n_items])
         self._on_host = None
 
     def export_users(self, users: Int32) -> Float32:
@@ -196,6 +199,7 @@ class EmbeddingTables:
             "item_moments": host_array(self._items.moments[:n]).copy(),
             "item_counts": self.support.copy(),
             **self._users.snapshot(),
+            **self._head.snapshot(),
         }
         for name, each in self._dense.items():
             found[name] = host_array(each.value).copy()
@@ -231,6 +235,7 @@ class EmbeddingTables:
             like = host_array(each.value)[:0]
             value = taken(arrays, name, like, rows=len(each.value))
             dense[name] = value, taken(arrays, f"{name}_squares", like, rows=len(each.value))
+        self._head.restore(arrays)
         self._items.load(*items)
         self._users.load(*users)
         for name, state in dense.items():
