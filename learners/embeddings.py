@@ -10,11 +10,12 @@ positive of the user is learned. The user row is a residual; most of f_U answers
 Loss and gradient stand in `embedding_step`; items update by row-wise Adagrad at rate 0.1 by
 default, A (from [.5 I ; I]) at 0.003, V from zero.
 
-`learn_many` cuts its batch, in row order, into steps of at most 128 targets (fresh positives) and
-512 rows; all of a step is learned at the same parameters. So it differs from folding `learn_one`:
-the histories are immediate, the parameters lag by at most one step, and a batch border is a step
-border. Positives that are not fresh teach nothing here: their item was a target already. Before
-any item was a target there is nothing to draw, and the first step only counts.
+`learn_many` cuts its batch, in row order, into steps of at most 64 targets (fresh positives, see
+`EmbeddingOptions.step_targets`) and 512 rows; all of a step is learned at the same parameters. So
+it differs from folding `learn_one`: the histories are immediate, the parameters lag by at most
+one step, and a batch border is a step border. Positives that are not fresh teach nothing here:
+their item was a target already. Before any item was a target there is nothing to draw, and the
+first step only counts.
 
 Same seed and same batches give the same state, bit by bit, on one kind of CPU with one number of
 threads. On a GPU sums run in varying order, and results agree to rounding.
@@ -45,11 +46,7 @@ from .nearest import Ranked, best_items
 from .negatives import Float64
 from .transition_kernels import Bools
 
-MAX_TARGETS: Final = 128
-"""Fresh positives of one step. Steps of 32 gain .007 of R@20 on movietweetings and cost far more an event."""
-
 MAX_ROWS: Final = 512
-N_NEGATIVES: Final = 1024
 
 
 class Embeddings(EmbeddingTables):
@@ -92,7 +89,7 @@ class Embeddings(EmbeddingTables):
         n_targets = np.cumsum(is_target[rows])
         start, before = 0, 0
         while start < len(rows):
-            by_targets = int(np.searchsorted(n_targets, before + MAX_TARGETS, side="right"))
+            by_targets = int(np.searchsorted(n_targets, before + self.options.step_targets, side="right"))
             end = min(by_targets, start + MAX_ROWS)
             self._learn_step(batch, rows[start:end], is_target)
             start, before = end, int(n_targets[end - 1])
@@ -113,7 +110,7 @@ class Embeddings(EmbeddingTables):
         weight = np.concatenate([weight[:n_targets], shifted_weight, real])
         n_rows = n_targets + len(more)
         drawn_before = self._sampler.drawn
-        drawn = self._sampler.draw(N_NEGATIVES if n_targets else 0)
+        drawn = self._sampler.draw(self.options.negatives if n_targets else 0)
         if self.options.in_batch and len(drawn):
             drawn = np.concatenate([drawn, targets])
         numbered = number_items(
@@ -183,7 +180,7 @@ class Embeddings(EmbeddingTables):
 
     def _expected(self, items: Int32, n_targets: int) -> Float64:
         """How often each of `items` is to be expected among the negatives of a step."""
-        expected: Float64 = N_NEGATIVES * self._sampler.shares(items)
+        expected: Float64 = self.options.negatives * self._sampler.shares(items)
         if self.options.in_batch:
             counts = np.maximum(self._sampler.counts[items], 1)
             expected = expected + n_targets * counts / max(int(self._sampler.counts.sum()), 1)
