@@ -26,7 +26,8 @@ class RecordRun(Struct, kw_only=True):
     """Consecutive records of one partition as one fetch returned them (offsets may have gaps).
 
     `next_offset` is the position *next to read* after the run: it is past the last record when
-    transaction markers or compaction left a gap behind it.
+    transaction markers or compaction left a gap behind it. `first` is the position that the run
+    follows on: it holds every record in between. 0 where its reader does not say.
     """
 
     topic: str
@@ -36,6 +37,7 @@ class RecordRun(Struct, kw_only=True):
     offsets: Int64  # (N,)
     timestamps_ms: Int64  # (N,) broker time under LogAppendTime
     next_offset: int
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.values)

@@ -86,11 +86,13 @@ class RunQueue(ThrowableQueue[EventT[Any]]):
     """An agent's buffer that tells the driver when a place has become free.
 
     The driver delivers at most `room` runs, so putting never waits and never holds up the
-    delivery of other topics.
+    delivery of other topics. The driver empties it at a rebalance. Faust's flow control does not:
+    it also clears when flow resumes, which a rebalance that overtakes the one before it does twice,
+    and the second time there may be runs that nobody would read again.
     """
 
     def __init__(self, limit: int, *, flow_control: FlowControlEvent, on_room: Callable[[], None]) -> None:
-        super().__init__(maxsize=limit + 1, flow_control=flow_control, clear_on_resume=True)
+        super().__init__(maxsize=limit + 1, flow_control=flow_control, clear_on_resume=False)
         self._limit = limit
         self._on_room = on_room
 

@@ -26,7 +26,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import UnavailableError
+from schemas.errors import StateError, UnavailableError
 from schemas.learner import Interactions
 from schemas.runs import RecordRun
 from schemas.settings import Settings
@@ -201,7 +201,8 @@ class WorkerCore:
     def apply(self, runs: list[RecordRun]) -> None:
         """Learn from what arrived; catalogue first."""
         started = time.perf_counter()
-        kept = [run for one in runs if (run := self._cut_at_position(one)) is not None]
+        positions = self.held.positions()
+        kept = [run for one in runs if (run := _cut_at_position(one, positions)) is not None]
         if kept:
             sequence = self.sequence + 1
             if self._keeper is not None:
@@ -225,12 +226,6 @@ class WorkerCore:
     def settle(self) -> None:
         """Forget what ranking caches: what follows a cut depends on nothing that is not in it."""
         self.model.ranker.settle()
-
-    def _cut_at_position(self, run: RecordRun) -> RecordRun | None:
-        position = self.position(run.topic, run.partition)
-        if position is None or run.next_offset <= position:
-            return None  # revoked while it waited, or applied before
-        return run_from(run, position)
 
     def _entry(self, sequence: int, runs: list[RecordRun]) -> JournalEntry:
         positions: dict[tuple[str, int], int] = {}
@@ -355,8 +350,29 @@ class WorkerCore:
             self._captured = None
 
 
+def _cut_at_position(run: RecordRun, positions: Positions) -> RecordRun | None:
+    """What of a run is to be applied; moves its partition's position."""
+    position = positions.get((run.topic, run.partition))
+    if position is None or run.next_offset <= position:
+        return None  # revoked while it waited, or applied before
+    positions[run.topic, run.partition] = run.next_offset
+    return run_from(run, position)
+
+
 def run_from(run: RecordRun, position: int) -> RecordRun:
-    """The part of a run at and after `position`; itself when that is all of it."""
+    """The part of a run at and after `position`; itself when that is all of it.
+
+    Raises
+    ------
+    StateError
+        The run follows on a later position: records between the two were never applied, and going
+        on would lose them for good.
+    """
+    if run.first > position:
+        raise StateError(
+            f"{run.topic}[{run.partition}] is applied up to offset {position}, and what came next follows"
+            f" on {run.first}: the transport has skipped records; start again from the checkpoint"
+        )
     first = int(np.searchsorted(run.offsets, position))
     if not first:
         return run

@@ -95,9 +95,12 @@ class LearnerThread:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    async def submit(self, run: RecordRun) -> None:
-        """Hand over a run, waiting for a place."""
+    async def submit(self, run: RecordRun, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Hand over a run, waiting for a place; drop it if by then it is not `wanted` any more."""
         await self._places.acquire()
+        if not wanted():
+            self._places.release()
+            return
         self._waiting += 1
         self._queue.put(run)
 

@@ -26,7 +26,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from schemas.errors import UnavailableError
+from schemas.errors import StateError, UnavailableError
 from schemas.runs import RecordRun
 from schemas.settings import Settings
 from schemas.topics import topic_names
@@ -145,7 +145,15 @@ class RankerCore:
         return partition in self._buried
 
     def install(self, partition: int, unit: RestoredUnit | None) -> None:
-        """Hold a partition with its stored state; without, `begin` makes an empty one."""
+        """Hold a partition with its stored state; without, `begin` makes an empty one.
+
+        Raises
+        ------
+        StateError
+            It is held: what was folded since it was stored would be gone.
+        """
+        if self.holds(partition):
+            raise StateError(f"partition {partition} was loaded while its state was here")
         catalogue_position = 0
         if unit is not None:
             catalogue_position = unit.catalogue_position

@@ -130,11 +130,14 @@ class RoleService(Service):
         """An agent that hands the runs of `topic` to the learner thread."""
         if self._app is None:
             raise StateError("a service reads only for an app that it is bound to")
-        thread = self.thread
+        thread, app = self.thread, self._app
 
         async def agent(stream: StreamT[RecordRun]) -> None:
             async for run in stream:
-                await thread.submit(run)
+                # What waits for a place while a rebalance passes would come after the state that it
+                # does not follow on; the new assignment reads it again.
+                epoch = _epoch(app)
+                await thread.submit(run, lambda epoch=epoch: _epoch(app) == epoch)  # type: ignore[misc]
 
         self._app.agent(batch_topic(self._app, topic, options), name=topic)(agent)
 
@@ -227,6 +230,11 @@ class RoleService(Service):
 
     def settle(self) -> None:
         """Wait for what the drained core left to other threads."""
+
+
+def _epoch(app: ReelflowApp) -> int:
+    consumer = app.consumer
+    return consumer.epoch if isinstance(consumer, Consumer) else 0
 
 
 def _assigned(app: ReelflowApp, positions: Positions) -> Iterator[tuple[TP, int]]:

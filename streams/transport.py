@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from faust.exceptions import ImproperlyConfigured
@@ -29,6 +29,23 @@ POLL_TOUCHES_PER_INTERVAL = 4
 LONGEST_TOUCH_INTERVAL_S = 5.0
 
 
+class ReadOffsets(defaultdict[TP, "int | None"]):
+    """Up to where Faust has delivered each partition; nothing of batch topics.
+
+    Faust forgets a partition when it is revoked, but notes a delivery that was under way then
+    afterwards, and drops without a word whatever the next assignment delivers below it. Positions
+    of batch topics are the taker's.
+    """
+
+    def __init__(self, ignored: Callable[[str], bool]) -> None:
+        super().__init__(lambda: None)
+        self._ignored = ignored
+
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        if not self._ignored(tp.topic):
+            super().__setitem__(tp, offset)
+
+
 class Consumer(driver.Consumer):
     """Consumer whose batch topics start where their position provider says."""
 
@@ -37,7 +54,9 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._to_start: frozenset[TP] = frozenset()
         self._starting = asyncio.Lock()
+        self._revoked = False  # and not assigned yet
         super().__init__(*args, **kwargs)
+        self._read_offset = ReadOffsets(lambda topic: topic in self._thread.batches)
         self._loading = Loading(self.app, self._thread)
 
     async def on_stop(self) -> None:
@@ -50,6 +69,11 @@ class Consumer(driver.Consumer):
 
     # -- delivery -----------------------------------------------------------------------------
 
+    @property
+    def epoch(self) -> int:
+        """Another number after each beginning and end of a rebalance."""
+        return self._thread.epoch
+
     def wake(self) -> None:
         """Let a waiting fetch look again: there is room."""
         self._thread.wake()
@@ -58,7 +82,7 @@ class Consumer(driver.Consumer):
         records = await super()._getmany(active_partitions, timeout)
         # Taken before a rebalance, arriving after its seek: delivering it would skip what lies
         # between the new position and this run.
-        stale = isinstance(records, Taken) and records.epoch != self._thread.epoch
+        stale = self._revoked or (isinstance(records, Taken) and records.epoch != self._thread.epoch)
         return {} if stale else records
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
@@ -96,7 +120,7 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Claim, then let Faust go on; aiokafka would only log an error from here."""
-        self._thread.epoch += 1
+        self._begin_epoch(revoked=False)
         try:
             batches = self._find_batches()
             self._thread.begin_assignment(batches)
@@ -111,7 +135,7 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let Faust drop its buffers, then tell the owners of batch topics."""
-        self._thread.epoch += 1
+        self._begin_epoch(revoked=True)
         try:
             await self._loading.cancel(revoked)
             await super().on_partitions_revoked(revoked)
@@ -122,16 +146,26 @@ class Consumer(driver.Consumer):
             await self.app.crash(exc)
             raise
 
+    def _begin_epoch(self, *, revoked: bool) -> None:
+        """Whatever was taken and has not reached an agent is read again after the assignment."""
+        self._thread.epoch += 1
+        self._revoked = revoked
+        self._to_start = frozenset()
+        for topic in self._thread.batches.values():
+            topic.queue.clear()
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Set every position; Faust calls it after a rebalance, before anything is fetched."""
         async with self._starting:
             batches = self._thread.batches
             records = [tp for tp in self.assignment() if tp.topic not in batches]
             found: dict[TP, Any] = dict(await self._thread.seek_records(records))
-            to_start, self._to_start = self._to_start, frozenset()
+            # A rebalance may overtake this call, and cancels only what is begun by then: what began
+            # later would load the same partitions once more beside the next assignment's start.
+            to_start, self._to_start, epoch = self._to_start, frozenset(), self._thread.epoch
             # In the background: Faust gives up on this call when the brokers are away for long.
             for topic, partitions in self._by_topic(to_start):
-                await self._loading.begin(topic, partitions)
+                await self._loading.begin(topic, partitions, epoch)
             return found
 
     def _find_batches(self) -> dict[str, BatchTopic]:

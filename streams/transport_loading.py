@@ -33,9 +33,16 @@ class Loading:
         self._thread = thread
         self._tasks: dict[asyncio.Task[None], frozenset[TP]] = {}
 
-    async def begin(self, topic: BatchTopic, partitions: frozenset[TP]) -> None:
-        """Hold `partitions` out and start them in the background."""
-        await self._thread.hold(partitions)
+    async def begin(self, topic: BatchTopic, partitions: frozenset[TP], epoch: int) -> None:
+        """Hold `partitions` out and start them in the background, unless `epoch` has passed."""
+        if self._thread.epoch == epoch:
+            try:
+                await self._thread.hold(partitions)
+            except IllegalStateError as error:
+                log.info("start_overtaken_by_rebalance", error=repr(error))
+                return
+        if self._thread.epoch != epoch:
+            return
         task = asyncio.create_task(self._start(topic, partitions), name=f"start {topic.topics}")
         self._tasks[task] = partitions
         task.add_done_callback(lambda done: self._tasks.pop(done, None))

@@ -46,15 +46,17 @@ class RunTaker:
         self.rest_until = 0.0
         self._on_lost = on_lost
         self._expected: dict[TP, int] = {}
+        self._reached: dict[TP, int] = {}  # what the next run follows on
 
     def begin(self, batches: Mapping[str, BatchTopic]) -> None:
         """Read these topics in runs; what was fetched for an earlier assignment is forgotten."""
         self.batches = batches
         self.sets.forget()
 
-    def expect(self, tp: TP, offset: int) -> None:
-        """Note that a partition was set to `offset`."""
+    def expect(self, tp: TP, offset: int, lost: int = 0) -> None:
+        """Note that a partition was set to `offset`; retention deleted the `lost` ones before it."""
         self._expected[tp] = offset
+        self._reached[tp] = offset - lost
 
     def take(self, fetcher: Any, active: set[TP], max_records: int | None) -> dict[TP, list[Any]]:
         """Take from the active partitions: a run of each batch topic with room, records of others.
@@ -125,6 +127,8 @@ class RunTaker:
         self._expected[tp] = next_offset
         if not len(records.offsets) and next_offset == first:
             return None
+        reached = self._reached.get(tp, first)
+        self._reached[tp] = next_offset
         return RecordRun(
             topic=tp.topic,
             partition=tp.partition,
@@ -133,6 +137,7 @@ class RunTaker:
             offsets=records.offsets,
             timestamps_ms=records.timestamps_ms,
             next_offset=next_offset,
+            first=reached,
         )
 
     @staticmethod

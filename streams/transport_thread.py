@@ -210,7 +210,7 @@ class RunThread(AIOKafkaConsumerThread):
         async def seek() -> dict[TP, PartitionStart]:
             starts = await start(self._ensure_consumer(), wanted, still_wanted=lambda: self.epoch == epoch)
             for tp, begun in starts.items():
-                self._taker.expect(tp, begun.start)
+                self._taker.expect(tp, begun.start, begun.lost)
             return starts
 
         return await self.run_in_thread(seek())

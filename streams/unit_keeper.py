@@ -107,14 +107,18 @@ class UnitKeeper:
             The state cannot be read.
         FencedError
             Another process claimed after us.
+        OwnedError
+            It was cancelled while the owner before had not yielded, who may stay the owner.
         """
         store = self._store.sub(f"p-{partition}")
         deadline = self._monotonic() + YIELD_S
         while True:
-            take_over = self._monotonic() >= deadline or cancelled.is_set()
+            take_over = self._monotonic() >= deadline
             try:
                 return claim(store, owner=self._owner, take_over=take_over, journalled=False)
             except OwnedError as error:
+                if cancelled.is_set():
+                    raise
                 log.info("partition_owned", partition=partition, by=str(error))
                 cancelled.wait(0.25)
 

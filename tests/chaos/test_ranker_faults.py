@@ -52,7 +52,7 @@ def test_rankers_come_and_go_beside_a_learner_that_dies(broker: LocalBroker, tmp
         load.finish()
         checked = check_all(taking_over, kafka, load, role="learner")
         assert checked.stats["epoch"] == N_ROUNDS + 2
-        counted = first.wait(lambda stats: accounted(stats) == load.n_sent, LEARNED_S)
+        counted = all_counted(first, load.n_sent, checked.users)
         assert counted["events_learned"] == load.sent["event"]
         assert counted["duplicates"] == load.sent["duplicate"]
         assert http_json(f"{first.url}/digest", timeout_s=90)["users"] == checked.users
@@ -73,6 +73,16 @@ def starter(kafka: KafkaSettings, folder: Path, stack: ExitStack) -> Start:
         return running
 
     return start
+
+
+def all_counted(ranker: RunningWorker, n_sent: int, users: dict[str, str]) -> dict[str, Any]:
+    """Stats once the ranker accounts for every record; else an error that names the partitions at fault."""
+    try:
+        return ranker.wait(lambda stats: accounted(stats) == n_sent, LEARNED_S)
+    except AssertionError as error:
+        found = http_json(f"{ranker.url}/digest", timeout_s=90)["users"]
+        wrong = sorted(partition for partition in users if found.get(partition) != users[partition])
+        raise AssertionError(f"user state differs in partitions {wrong}, {n_sent} sent: {error}") from error
 
 
 def accounted(stats: dict[str, Any]) -> int:

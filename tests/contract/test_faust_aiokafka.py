@@ -303,6 +303,7 @@ def test_the_drain_loop_compares_offsets_with_the_position() -> None:
         faust_consumer.Consumer._drain_messages,
         "if r_offset is None or offset >= r_offset",
         "acks_enabled = acks_enabled_for(message.topic) if acks_enabled:",
+        "set_read_offset = self._read_offset.__setitem__",
         "set_read_offset(tp, offset)",
     )
     says(faust_consumer.Consumer.getmany, "yield tp, to_message(tp, record)")

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event, encode_item
+from schemas.errors import StateError
 from schemas.hashing import partition_of
 from schemas.records import Event, Item
 from schemas.runs import RecordRun
@@ -379,3 +380,21 @@ def assert_told(world: World, group: Group) -> None:
                 last[user] = int(state.last_offset[slot]), state.last_event_id(slot)
     assert {user: told[-1] for user, told in world.told.items()} == last
     assert world.letters == broken
+
+
+def test_a_run_that_leaves_records_out_and_a_second_load_end_the_ranker() -> None:
+    """Either would lose events for good, in user state and counts, and nobody would notice."""
+    world = World(0, 60)
+    world.ends = {p: len(records) for p, records in world.log.items()}
+    core = Ranker(world, 0).core
+    core.begin(0, start=0, committed=None, end=world.ends[0])
+    core.apply([run_of(0, 0, world.log[0][:4])])
+    later = run_of(0, 6, world.log[0][6:8])
+    later.first = 5
+    with pytest.raises(StateError, match="applied up to offset 4, and what came next follows on 5"):
+        core.apply([later])
+    with pytest.raises(StateError, match="loaded while its state was here"):
+        core.install(0, None)
+    later.first = 4  # the log has a gap, which its reader has seen
+    core.apply([later])
+    assert core.position(0) == 8

@@ -153,7 +153,7 @@ class World:
         taken = self.taker.take(self.fetcher, set(self.owned()), 500)
         assert sum(map(len, taken.values())) <= room
         for tp, (run,) in taken.items():
-            assert run.next_offset > self.position[tp]
+            assert run.next_offset > self.position[tp] == run.first
             assert not len(run) or self.position[tp] <= run.offsets[0] <= run.offsets[-1] < run.next_offset
             self.position[tp] = run.next_offset
         if taken:
@@ -172,6 +172,7 @@ class World:
             return
         run = self.buffer.pop(0)
         tp = TP(run.topic, run.partition)
+        assert run.first <= self.applied[tp], "nothing lies between what is applied and the run"
         rows = zip(run.offsets.tolist(), run.values, strict=True)
         self.rows[tp] += [(offset, value) for offset, value in rows if offset >= self.applied[tp]]
         self.applied[tp] = max(self.applied[tp], run.next_offset)

@@ -92,6 +92,27 @@ def test_back_pressure_and_busy() -> None:
     asyncio.run(main())
 
 
+def test_what_waited_for_a_place_until_nobody_wanted_it_is_dropped() -> None:
+    """A rebalance passed meanwhile: the next assignment reads it again, from an earlier position."""
+
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        thread = thread_of(core, failures, places=1)
+        core.gate.clear()
+        epoch = 1
+        await thread.submit(run_of(0))
+        late = asyncio.ensure_future(thread.submit(run_of(1), lambda: epoch == 1))
+        await asyncio.sleep(0)
+        epoch = 2
+        core.gate.set()
+        await asyncio.wait_for(late, 5)
+        await asyncio.wait_for(thread.submit(run_of(2), lambda: epoch == 2), 5)
+        assert await thread.stop(5)
+        assert core.applied == [0, 2]
+
+    asyncio.run(main())
+
+
 def test_a_backlog_comes_in_bounded_batches() -> None:
     """Between two batches is a tick: users do not wait for all that was fetched."""
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event
-from schemas.errors import FencedError, StateError, StoreError
+from schemas.errors import FencedError, OwnedError, StateError, StoreError
 from schemas.hashing import partition_of
 from schemas.interning import Interner
 from schemas.records import Event
@@ -43,7 +43,7 @@ class Process:
         self.errors: list[BaseException] = []
         self.metrics = WorkerMetrics(CollectorRegistry())
         owner = Owner(host="elsewhere", pid=pid, started="", role="ranker")
-        self.now_s = 0.0
+        self.now_s, self.step_s = 0.0, 0.001
         self.keeper = UnitKeeper(
             store, owner=owner, interval_s=1.0, kept=2, metrics=self.metrics,
             on_failure=self.errors.append, monotonic=self.monotonic,
@@ -52,7 +52,7 @@ class Process:
         self.held = Holdings(SETTINGS)
 
     def monotonic(self) -> float:
-        self.now_s += 0.001
+        self.now_s += self.step_s
         return self.now_s
 
     def take(self) -> None:
@@ -136,8 +136,13 @@ def test_an_owner_that_does_not_yield_is_fenced(start: Callable[[int], Process])
     one.keeper.take(one.capture())
     one.drain()
     cancelled = threading.Event()
-    cancelled.set()  # stands for the wait being over
-    other.keeper.hold(PARTITION, other.keeper.claim(PARTITION, cancelled), 7)
+    cancelled.set()  # a rebalance took the partition from the other one before it was yielded
+    with pytest.raises(OwnedError):
+        other.keeper.claim(PARTITION, cancelled)
+    one.now_s += 10
+    one.keeper.before_send()
+    other.step_s = 10.0  # waited for too long
+    other.keeper.hold(PARTITION, other.keeper.claim(PARTITION, threading.Event()), 7)
     one.now_s += 10
     with pytest.raises(FencedError):
         one.keeper.before_send()
