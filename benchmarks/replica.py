@@ -26,7 +26,7 @@ from schemas.learner import Contexts
 from schemas.runs import Int32, RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
 from serving.metrics import WorkerMetrics
-from serving.ranking import Ranked, Ranker
+from serving.ranking import Ranked
 from streams.broker import LocalBroker
 from streams.core import WorkerCore
 from streams.model_topics import ModelPublisher
@@ -128,14 +128,7 @@ def drain(model: RankerModel, follower: ReplicaFollower, sequence: int) -> dict[
 def compare_lists(core: WorkerCore, model: RankerModel, n: int) -> tuple[int, int]:
     """About `n` users, and how many of them have the same list from both."""
     rng = np.random.default_rng(0)
-    own = Ranker(
-        core.model.transitions,
-        core.model.popularity,
-        core.model.embeddings,
-        core.model.gate,
-        list_size=core.settings.ranker.list_size,
-        exclude_seen=True,
-    )
+    own = core.model.ranker
     ids = list(core.model.items.ids)
     model.names.items.get_many([ids[i] for i in rng.permutation(len(ids))])  # slots of another process
     slots = np.append(model.names.items.get_many(ids), np.int32(-1))

@@ -140,6 +140,10 @@ class Popularity:
         """H."""
         return len(self._totals)
 
+    def view(self) -> tuple[Float64, Float64]:
+        """Counts (capacity, H) and totals (H,) for a ranking kernel: shared, not to be changed."""
+        return self._counts, self._totals
+
     def shares(self, which: int = 0) -> Float32:
         """Decayed share of every item at half-life number `which`, summing to 1 (0 at first); (N,)."""
         counts = self._counts[: self._n_items, which]

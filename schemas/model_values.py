@@ -59,6 +59,11 @@ class ItemValue(ModelValue, kw_only=True):
         Annotated[bytes, _array("float32 (d,)")] | None, Meta(description="null without embeddings")
     ] = None
     support: Annotated[Count, Meta(description="how often the item was a target")] = 0
+    near: Annotated[bytes, _array("int32 (G,) item slots of the co-occurrence row")] = b""
+    near_counts: Annotated[bytes, _array("float32 (G,)")] = b""
+    visits: Annotated[float, Meta(description="visits that co-occurrence counted")] = 0.0
+    linear: Annotated[bytes, _array("int32 (E,) item slots of the EASE row")] = b""
+    linear_weights: Annotated[bytes, _array("float32 (E,)")] = b""
 
 
 class UserValue(ModelValue, kw_only=True):

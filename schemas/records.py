@@ -106,7 +106,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 ReasonKind = Literal["because_you_watched", "similar_to", "popular", "matches_your_taste", "new", "explore"]
-Source = Literal["transitions", "embedding", "popularity", "content", "exploration"]
+Source = Literal["transitions", "embedding", "popularity", "neighbours", "content", "exploration"]
 Fallback = Literal["none", "cold_user", "stale_model"]
 
 

@@ -191,7 +191,7 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     popularity_half_lives_h: Annotated[
         Annotated[tuple[HalfLifeHours, ...], Meta(min_length=1, max_length=4)],
         Meta(description="half-lives of popularity, hours"),
-    ] = (6.0, 24.0 * 7)
+    ] = (24.0, 240.0)
     sync_interval_s: Annotated[
         Annotated[float, Meta(gt=0, le=60)],
         Meta(description="a separate learner publishes what changed this often, seconds"),

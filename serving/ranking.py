@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDING", "POPULARITY", "SOURCES", "TRANSITIONS", "Ranked", "Ranker"]
 
-SOURCES: Final = ("transitions", "embedding", "popularity")
+SOURCES: Final = ("transitions", "embedding", "popularity", "neighbours")
 """Names by code of `Ranked.sources`."""
 
 N_LAST: Final = 8
@@ -68,7 +68,7 @@ class Ranked(Struct, kw_only=True):
     scores: Float32  # (B, k) gate score
     relevance: Float32  # (B, k)
     sources: Int8  # (B, k) index into SOURCES: what contributed most
-    reasons: Int32  # (B, k) history item that transitions came from, -1 for other sources
+    reasons: Int32  # (B, k) history item that transitions or neighbours came from, else -1
 
     def first(self, k: int) -> Ranked:
         """The first `k` places of every list; itself when it has no more."""
@@ -78,7 +78,99 @@ class Ranked(Struct, kw_only=True):
         return Ranked(**{name: np.ascontiguousarray(getattr(self, name)[:, :k]) for name in names})
 
 
-class Ranker:
+class ItemLists:
+    """What every ranker answers from transitions, popularity and embeddings.
+
+    Parameters
+    ----------
+    transitions, popularity, embeddings
+        The learners; `embeddings` is None on the transitions path.
+    list_size : int
+        k.
+    exclude_seen : bool
+        Whether consumed items are never listed again. Otherwise only the newest few are left out.
+    """
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        popularity: Popularity,
+        embeddings: Embeddings | None,
+        *,
+        list_size: int,
+        exclude_seen: bool,
+    ) -> None:
+        self._transitions = transitions
+        self._popularity = popularity
+        self._embeddings = embeddings
+        self._list_size = list_size
+        self._exclude_seen = exclude_seen
+        self._n_last = N_LAST_SPARSE if embeddings is None else N_LAST
+        self._n_nearest = max(EMBEDDING_CANDIDATES, 2 * list_size)
+
+    def rank_popularity(
+        self, seen: Int32, k: int, *, which: int = 0, withdrawn: Bools | None = None
+    ) -> Int32:
+        """The `k` most popular items at half-life number `which` that are not in `seen` (B, S): (B, k).
+
+        Exact, and of this moment: nothing is reused from earlier calls. Without those that
+        `withdrawn` (n,) marks. Padded with -1.
+        """
+        tops = self._popularity.best(k + seen.shape[1], which, withdrawn=withdrawn)
+        tops = tops[tops >= 0]
+        out: Int32 = np.full((len(seen), k), -1, dtype=np.int32)
+        fill_unseen(tops, seen, out)
+        return out
+
+    def similar_items(self, item: int, k: int, withdrawn: Bools | None = None) -> tuple[Int32, Float32]:
+        """At most `k` available items near an item, and their similarity in (0, 1), best first.
+
+        ``1 - (1 - t) (1 - max(cos, 0))`` with t = m / (m + 0.05): m is the share of moves between
+        the two, both ways, as the item's transition row has it, cos the cosine of their vectors.
+        """
+        n = 4 * k + NEIGHBOURS
+        by_moves, moves = self._transitions.neighbours(item, n)
+        near: tuple[Int32, Float32] = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+        if self._embeddings is not None and item < self._embeddings.n_items:
+            near = self._embeddings.similar(item, n, withdrawn)
+        items = np.union1d(by_moves, near[0]).astype(np.int32)
+        t, cosine = np.zeros(len(items)), np.zeros(len(items))
+        t[np.searchsorted(items, by_moves)] = moves / (moves + HALF_MOVES)
+        cosine[np.searchsorted(items, near[0])] = np.maximum(near[1], 0.0)
+        similarity = 1.0 - (1.0 - t) * (1.0 - cosine)
+        if withdrawn is not None:
+            similarity[~is_available(items, withdrawn)] = 0.0
+        best = np.argsort(-similarity, kind="stable")[:k]
+        best = best[similarity[best] > 0.0]
+        return items[best], np.clip(similarity[best], 1e-4, 1.0 - 1e-4).astype(np.float32)
+
+    def _rows(self) -> Rows:
+        view = self._transitions.view()
+        return Rows(view.nbr, view.w, view.rowsum, view.gammas, view.kappa, view.scale, self._n_last)
+
+    def _embedded(self, contexts: Contexts, withdrawn: Bools) -> Embedded | None:
+        """The embedding's part, None where it has learned nothing yet (of what is available)."""
+        embeddings = self._embeddings
+        if embeddings is None:
+            return None
+        support = embeddings.support
+        n = min(len(support), len(withdrawn))
+        n_open = int(np.count_nonzero(support)) - int(np.count_nonzero(support[:n][withdrawn[:n]]))
+        if not n_open:
+            return None
+        vectors = embeddings.user_vectors(contexts)
+        nearest = embeddings.ranked(vectors, self._n_nearest, embeddings.n_items, withdrawn)
+        return Embedded(
+            vectors=vectors,
+            matrix=embeddings.item_matrix(),
+            support=support,
+            top=nearest.items,
+            log_z=nearest.log_z,
+            log_n=float(np.log(n_open)),
+        )
+
+
+class Ranker(ItemLists):
     """Ranks with what the learners know now.
 
     Parameters
@@ -88,7 +180,7 @@ class Ranker:
     list_size : int
         k.
     exclude_seen : bool
-        Whether consumed items are never listed again. Otherwise only the newest few are left out.
+        As in `ItemLists`.
     """
 
     def __init__(
@@ -101,16 +193,10 @@ class Ranker:
         list_size: int,
         exclude_seen: bool,
     ) -> None:
-        self._transitions = transitions
-        self._popularity = popularity
-        self._embeddings = embeddings
+        super().__init__(transitions, popularity, embeddings, list_size=list_size, exclude_seen=exclude_seen)
         self._gate = gate
-        self._list_size = list_size
-        self._exclude_seen = exclude_seen
-        self._n_last = N_LAST_SPARSE if embeddings is None else N_LAST
         self._pool = PopularPool(popularity, list_size=list_size)
         self._scoring_pool = PopularPool(popularity, list_size=list_size)
-        self._n_nearest = max(EMBEDDING_CANDIDATES, 2 * list_size)
         self._work: Work | None = None
         self._ranked_contexts: Contexts | None = None
         self._ranked_embedded: Embedded | None = None
@@ -236,67 +322,6 @@ class Ranker:
             popular,
             without_embeddings() if embedded is None else embedded,
             self._work_for(rows, popular, history, len(unavailable)),
-        )
-
-    def rank_popularity(
-        self, seen: Int32, k: int, *, which: int = 0, withdrawn: Bools | None = None
-    ) -> Int32:
-        """The `k` most popular items at half-life number `which` that are not in `seen` (B, S): (B, k).
-
-        Exact, and of this moment: nothing is reused from earlier calls. Without those that
-        `withdrawn` (n,) marks. Padded with -1.
-        """
-        tops = self._popularity.best(k + seen.shape[1], which, withdrawn=withdrawn)
-        tops = tops[tops >= 0]
-        out: Int32 = np.full((len(seen), k), -1, dtype=np.int32)
-        fill_unseen(tops, seen, out)
-        return out
-
-    def similar_items(self, item: int, k: int, withdrawn: Bools | None = None) -> tuple[Int32, Float32]:
-        """At most `k` available items near an item, and their similarity in (0, 1), best first.
-
-        ``1 - (1 - t) (1 - max(cos, 0))`` with t = m / (m + 0.05): m is the share of moves between
-        the two, both ways, as the item's transition row has it, cos the cosine of their vectors.
-        """
-        n = 4 * k + NEIGHBOURS
-        by_moves, moves = self._transitions.neighbours(item, n)
-        near: tuple[Int32, Float32] = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-        if self._embeddings is not None and item < self._embeddings.n_items:
-            near = self._embeddings.similar(item, n, withdrawn)
-        items = np.union1d(by_moves, near[0]).astype(np.int32)
-        t, cosine = np.zeros(len(items)), np.zeros(len(items))
-        t[np.searchsorted(items, by_moves)] = moves / (moves + HALF_MOVES)
-        cosine[np.searchsorted(items, near[0])] = np.maximum(near[1], 0.0)
-        similarity = 1.0 - (1.0 - t) * (1.0 - cosine)
-        if withdrawn is not None:
-            similarity[~is_available(items, withdrawn)] = 0.0
-        best = np.argsort(-similarity, kind="stable")[:k]
-        best = best[similarity[best] > 0.0]
-        return items[best], np.clip(similarity[best], 1e-4, 1.0 - 1e-4).astype(np.float32)
-
-    def _rows(self) -> Rows:
-        view = self._transitions.view()
-        return Rows(view.nbr, view.w, view.rowsum, view.gammas, view.kappa, view.scale, self._n_last)
-
-    def _embedded(self, contexts: Contexts, withdrawn: Bools) -> Embedded | None:
-        """The embedding's part, None where it has learned nothing yet (of what is available)."""
-        embeddings = self._embeddings
-        if embeddings is None:
-            return None
-        support = embeddings.support
-        n = min(len(support), len(withdrawn))
-        n_open = int(np.count_nonzero(support)) - int(np.count_nonzero(support[:n][withdrawn[:n]]))
-        if not n_open:
-            return None
-        vectors = embeddings.user_vectors(contexts)
-        nearest = embeddings.ranked(vectors, self._n_nearest, embeddings.n_items, withdrawn)
-        return Embedded(
-            vectors=vectors,
-            matrix=embeddings.item_matrix(),
-            support=support,
-            top=nearest.items,
-            log_z=nearest.log_z,
-            log_n=float(np.log(n_open)),
         )
 
     def _work_for(self, rows: Rows, popular: Popular, history: Int32, n_withdrawn: int) -> Work:

@@ -45,12 +45,13 @@ MAX_DIGITS: Final = 20
     SCORE,
     BECAUSE,
     AFTER_BECAUSE,
+    BECAUSE_NEAR,
     TASTE,
     POPULAR,
     DOT,
     OFFSET,
     N_TEXTS,
-) = range(19)
+) = range(20)
 
 
 class Fragments(NamedTuple):
@@ -232,6 +233,10 @@ def write_snapshots(
             why = reasons[i, j]
             if sources[i, j] == 0 and why >= 0:
                 p = put(out, p, td, te[BECAUSE], te[BECAUSE + 1])
+                p = put(out, p, idd, ide[why], ide[why + 1])
+                p = put(out, p, td, te[AFTER_BECAUSE], te[AFTER_BECAUSE + 1])
+            elif sources[i, j] == 3 and why >= 0:
+                p = put(out, p, td, te[BECAUSE_NEAR], te[BECAUSE_NEAR + 1])
                 p = put(out, p, idd, ide[why], ide[why + 1])
                 p = put(out, p, td, te[AFTER_BECAUSE], te[AFTER_BECAUSE + 1])
             elif sources[i, j] == 1:

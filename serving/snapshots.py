@@ -231,6 +231,7 @@ class SnapshotEncoder:
             '","score":0.',
             ',"source":"transitions","propensity":1.0,"reasons":[{"kind":"because_you_watched","item_id":"',
             '"}]}',
+            ',"source":"neighbours","propensity":1.0,"reasons":[{"kind":"because_you_watched","item_id":"',
             ',"source":"embedding","propensity":1.0,"reasons":[{"kind":"matches_your_taste"}]}',
             ',"source":"popularity","propensity":1.0,"reasons":[{"kind":"popular"}]}',
             ".",

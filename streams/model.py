@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import uuid4
 
 import numpy as np
@@ -15,26 +15,20 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from learners.baselines import lists_with_popular
-from learners.blend import Gate
 from learners.drift import DriftMonitor
 from learners.evaluation import PrequentialBoard, rank_of
 from learners.markov import FirstOrderMarkov
-from learners.popularity import Popularity
 from learners.state import digest_arrays, digest_texts, taken
 from learners.tags import TagChain
-from learners.transitions import Transitions
 from schemas.errors import StateError
 from schemas.interning import Interner
 from schemas.learner import Arrays, Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
 from schemas.runs import Float32, Int32
 from schemas.settings import LearnerSettings, RankerSettings
-from serving.ranking import Ranker
 
 from .catalogue import Catalogue
-
-if TYPE_CHECKING:
-    from learners.embeddings import Embeddings
+from .model_parts import build_parts
 
 TOP: Final = 10
 MICRO_BATCH: Final = 128
@@ -42,7 +36,6 @@ MOST_SCORED: Final = 8
 MOST_STEPPED: Final = 32
 WINDOW: Final = 100
 BOARD_NAMES: Final = ("reelflow", "popularity", "markov")
-HOUR_MS: Final = 3_600_000
 WATCH: Final = EVENT_TYPES.index("watch")
 POPULARITY_HALF_LIFE: Final = 0
 """The baseline uses the first (shortest) configured half-life."""
@@ -74,41 +67,12 @@ class Model:
         self.items = Interner(capacity=learner.max_items)
         self.users = Interner(capacity=learner.max_users)
         self.catalogue = Catalogue(self.items)
-        self.transitions = Transitions(
-            learner.transition_width,
-            half_life_ms=learner.transition_half_life_h * HOUR_MS,
-            max_items=learner.max_items,
-        )
+        parts = build_parts(learner, ranker, list_size=max(ranker.list_size, TOP), device=learner.device)
+        self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
+        self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
+        self.ranker, self.device = parts.ranker, parts.device
         self.markov = FirstOrderMarkov(max_items=learner.max_items)
-        self.popularity = Popularity(
-            tuple(hours * HOUR_MS for hours in learner.popularity_half_lives_h), max_items=learner.max_items
-        )
         self.tags = TagChain()
-        self.gate = Gate()
-        self.embeddings: Embeddings | None = None
-        self.device = "none"
-        if learner.embeddings:
-            from learners.device import resolve_device  # torch loads here: seconds, and only if wanted
-            from learners.embedding_options import EmbeddingOptions
-            from learners.embeddings import Embeddings
-
-            device = resolve_device(learner.device)
-            self.embeddings = Embeddings(
-                dim=learner.dim,
-                history=learner.history,
-                seed=learner.seed,
-                device=device,
-                options=EmbeddingOptions.of(learner),
-            )
-            self.device = str(device)
-        self.ranker = Ranker(
-            self.transitions,
-            self.popularity,
-            self.embeddings,
-            self.gate,
-            list_size=max(ranker.list_size, TOP),
-            exclude_seen=ranker.exclude_seen,
-        )
         self.board = PrequentialBoard(BOARD_NAMES, k=TOP, window=WINDOW)
         self.drift = DriftMonitor()
         self._evaluate_ratio = ranker.evaluate_ratio
@@ -116,6 +80,9 @@ class Model:
         self._counters: list[Learner] = [self.transitions, self.popularity, self.tags]
         if ranker.evaluate_ratio > 0:  # a baseline that nobody scores need not learn
             self._counters.append(self.markov)
+        self._stepped: list[Learner] = [
+            found for found in (self.cooccurrence, self.ease) if found is not None
+        ]
         self._rng = np.random.default_rng(learner.seed)
 
     def learn(self, batch: Interactions, withdrawn: Bools, *, reports: bool = True) -> Learned:
@@ -123,7 +90,8 @@ class Model:
 
         Every event is counted. Of a batch that is larger because the worker is behind, only
         `MOST_SCORED` and `MOST_STEPPED` micro-batches, evenly spread, are scored and take
-        gradient steps: freshness first. Where neither is wanted the whole batch is one step.
+        gradient steps (and are counted by co-occurrence and EASE): freshness first. Where neither is
+        wanted the whole batch is one step.
 
         Without `reports` nothing is scored for the board; what is learned is the same, bit by bit.
         """
@@ -138,6 +106,8 @@ class Model:
             for counter in self._counters:
                 counter.learn_many(part)
             if self.embeddings is not None and _is_chosen(i, n, MOST_STEPPED):
+                for stepped in self._stepped:
+                    stepped.learn_many(part)
                 discarded = self.embeddings.discarded_steps
                 self.embeddings.learn_many(part)
                 learned.stepped += len(part)
@@ -259,7 +229,7 @@ class Model:
 
     def _learners(self) -> list[Any]:
         """Every learner with state; the gate has no predict of its own."""
-        found: list[Any] = [*self._counters, self.gate]
+        found: list[Any] = [*self._counters, *self._stepped, self.gate]
         return found if self.embeddings is None else [*found, self.embeddings]
 
     def popular(self, limit: int, withdrawn: Bools) -> tuple[Int32, Float32]:

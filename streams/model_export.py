@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 from msgspec import Struct
 
 from learners.blend import Gate
+from learners.cooccurrence import Cooccurrence
+from learners.ease import Ease
 from learners.embeddings import Embeddings
+from learners.mixture import Mixture
 from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.interning import Interner
@@ -32,6 +36,8 @@ GATE = "gate"
 TRANSITIONS = "transitions"
 POPULARITY = "popularity"
 EMBEDDINGS = "embeddings"
+COOCCURRENCE = "cooccurrence"
+EASE = "ease"
 
 
 class ModelRecord(NamedTuple):
@@ -50,7 +56,9 @@ class Parts(Protocol):
     transitions: Transitions
     popularity: Popularity
     embeddings: Embeddings | None
-    gate: Gate
+    cooccurrence: Cooccurrence | None
+    ease: Ease | None
+    gate: Gate | Mixture
 
 
 class Stamp(Struct, frozen=True, kw_only=True):
@@ -70,6 +78,8 @@ class Exported(Struct, frozen=True, kw_only=True):
     transitions: Arrays
     popularity: Arrays
     embeddings: Arrays | None
+    cooccurrence: Arrays | None
+    ease: Arrays | None
     users: Int32
     user_ids: Sequence[str]
     user_rows: Float32 | None
@@ -91,6 +101,9 @@ def export_model(model: Parts, items: Int32, users: Int32, stamp: Stamp) -> Expo
     }
     if embeddings is not None:
         dense[EMBEDDINGS] = embeddings.export_dense()
+    near, linear = model.cooccurrence, model.ease
+    if near is not None and linear is not None:
+        dense[COOCCURRENCE], dense[EASE] = near.export_dense(), linear.export_dense()
     item_id, user_id = model.items.id_of, model.users.id_of
     return Exported(
         stamp=stamp,
@@ -99,6 +112,8 @@ def export_model(model: Parts, items: Int32, users: Int32, stamp: Stamp) -> Expo
         transitions=model.transitions.export_rows(items),
         popularity=model.popularity.export_rows(items),
         embeddings=None if embeddings is None else embeddings.export_rows(items),
+        cooccurrence=None if near is None else near.export_rows(items),
+        ease=None if linear is None else linear.export_rows(items),
         users=users,
         user_ids=[user_id(user) for user in users.tolist()],
         user_rows=None if embeddings is None else embeddings.export_users(users),
@@ -130,6 +145,9 @@ def _items(exported: Exported, topic: str) -> Iterator[ModelRecord]:
     embedded = exported.embeddings
     held = [False] * len(filled) if embedded is None else embedded["held"].tolist()
     support = [0] * len(filled) if embedded is None else embedded["support"].tolist()
+    near, linear = exported.cooccurrence, exported.ease
+    n_near = [0] * len(filled) if near is None else near["filled"].tolist()
+    n_linear = [0] * len(filled) if linear is None else np.count_nonzero(linear["w"], axis=1).tolist()
     for i, (item, item_id) in enumerate(zip(exported.items.tolist(), exported.item_ids, strict=True)):
         n = filled[i]
         value = ItemValue(
@@ -146,6 +164,11 @@ def _items(exported: Exported, topic: str) -> Iterator[ModelRecord]:
             counts=packed(popularity["counts"][i]),
             vector=packed(embedded["vector"][i]) if embedded is not None and held[i] else None,
             support=support[i],
+            near=b"" if near is None else packed(near["nbr"][i, : n_near[i]]),
+            near_counts=b"" if near is None else packed(near["w"][i, : n_near[i]]),
+            visits=0.0 if near is None else float(near["counts"][i]),
+            linear=b"" if linear is None else packed(linear["nbr"][i, : n_linear[i]]),
+            linear_weights=b"" if linear is None else packed(linear["w"][i, : n_linear[i]]),
         )
         yield ModelRecord(topic, item_id.encode(), encode_value(value))
 

@@ -196,7 +196,13 @@ class ModelPublisher:
 
     def _drain(self, now_s: float) -> None:
         model = self._model
-        for learner in (model.transitions, model.popularity, model.embeddings):
+        for learner in (
+            model.transitions,
+            model.popularity,
+            model.embeddings,
+            model.cooccurrence,
+            model.ease,
+        ):
             if learner is not None:
                 keys = learner.touched()
                 self._items.add(keys.items, now_s)

@@ -9,27 +9,18 @@ Touched by one thread; `streams.staging` makes what it takes on another.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.blend import Gate
-from learners.embedding_options import EmbeddingOptions
-from learners.embeddings import Embeddings
-from learners.popularity import Popularity
-from learners.transitions import Transitions
 from schemas.errors import StateError
 from schemas.interning import Interner
 from schemas.model_values import HeadValue
 from schemas.settings import LearnerSettings, RankerSettings
 from schemas.texts import texts_of
-from serving.ranking import Ranker
 
-from .model_export import EMBEDDINGS, GATE, POPULARITY, TRANSITIONS
+from .model_export import COOCCURRENCE, EASE, EMBEDDINGS, GATE, POPULARITY, TRANSITIONS
+from .model_parts import build_parts
 from .staging import Staged
-
-HOUR_MS: Final = 3_600_000
 
 Bools = NDArray[np.bool_]
 
@@ -69,31 +60,10 @@ class Replica:
         self.items = Interner(capacity=learner.max_items)
         self._unnamed: dict[int, str] = {}
         self._n_slots = 0
-        self.transitions = Transitions(
-            learner.transition_width,
-            half_life_ms=learner.transition_half_life_h * HOUR_MS,
-            max_items=learner.max_items,
-        )
-        self.popularity = Popularity(
-            tuple(hours * HOUR_MS for hours in learner.popularity_half_lives_h), max_items=learner.max_items
-        )
-        self.gate = Gate()
-        self.embeddings: Embeddings | None = None
-        if learner.embeddings:
-            self.embeddings = Embeddings(
-                dim=learner.dim,
-                history=learner.history,
-                seed=learner.seed,
-                options=EmbeddingOptions.of(learner),
-            )
-        self.ranker = Ranker(
-            self.transitions,
-            self.popularity,
-            self.embeddings,
-            self.gate,
-            list_size=self._ranker.list_size,
-            exclude_seen=self._ranker.exclude_seen,
-        )
+        parts = build_parts(learner, self._ranker, list_size=self._ranker.list_size, device="cpu")
+        self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
+        self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
+        self.ranker = parts.ranker
 
     def take(self, staged: Staged) -> None:
         """Take over what was staged; 2 microseconds an item.
@@ -113,6 +83,9 @@ class Replica:
         self._name(staged)
         self.transitions.import_rows(staged.items, staged.transitions)
         self.popularity.import_rows(staged.items, staged.popularity)
+        if self.cooccurrence is not None and self.ease is not None:
+            self.cooccurrence.import_rows(staged.items, staged.cooccurrence)
+            self.ease.import_rows(staged.items, staged.ease)
         if self.embeddings is not None:
             self.embeddings.import_rows(staged.items, staged.embeddings)
             users = self.users.get_many(staged.user_ids)
@@ -125,6 +98,10 @@ class Replica:
             self.transitions.import_dense(dense[TRANSITIONS])
         if POPULARITY in dense:
             self.popularity.import_dense(dense[POPULARITY])
+        if COOCCURRENCE in dense and self.cooccurrence is not None:
+            self.cooccurrence.import_dense(dense[COOCCURRENCE])
+        if EASE in dense and self.ease is not None:
+            self.ease.import_dense(dense[EASE])
         if EMBEDDINGS in dense and self.embeddings is not None:
             self.embeddings.import_dense(dense[EMBEDDINGS])
         if staged.head is not None:
@@ -143,7 +120,10 @@ class Replica:
         embeddings = self.embeddings
         n_embedded = 0 if embeddings is None else embeddings.n_items
         n_rows = len(self.transitions.view().nbr)
-        n = max(self._n_slots, n_rows, self.popularity.n_items, n_embedded, len(self.items))
+        n_near = 0 if self.cooccurrence is None else len(self.cooccurrence.view().nbr)
+        n_linear = 0 if self.ease is None else len(self.ease.view().nbr)
+        known = (self._n_slots, n_rows, self.popularity.n_items, n_embedded, n_near, n_linear)
+        n = max(*known, len(self.items))
         mask = np.zeros(n, dtype=np.bool_)
         mask[len(self.items) :] = True
         return mask

@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 from msgspec import Struct, field
 
+from learners.cooccurrence import WIDTH as NEAR_WIDTH
+from learners.ease import WIDTH as LINEAR_WIDTH
 from schemas.errors import ContractError, StateError
 from schemas.learner import Arrays
 from schemas.model_values import (
@@ -25,6 +27,8 @@ from schemas.model_values import (
 from schemas.runs import Float32, Int32
 from schemas.topics import ModelTopics
 
+from .model_parts import half_lives_of
+
 CHANNELS: Final = 3
 
 
@@ -39,6 +43,8 @@ class Staged(Struct, kw_only=True):
     transitions: Arrays
     popularity: Arrays
     embeddings: Arrays
+    cooccurrence: Arrays
+    ease: Arrays
     user_ids: Sequence[str]
     user_rows: Float32
     dense: dict[str, Arrays] = field(default_factory=dict)
@@ -140,8 +146,10 @@ class Stager:
             items=np.array([item.slot for item in items], dtype=np.int32),
             item_ids=[item.item_id for item in items],
             transitions=_transitions(items, self._shape.transition_width),
-            popularity=_popularity(items, len(self._shape.popularity_half_lives_h)),
+            popularity=_popularity(items, _n_lives(self._shape)),
             embeddings=_vectors(items, self._shape.dim),
+            cooccurrence=_cooccurrence(items),
+            ease=_ease(items),
             user_ids=[user.user_id for user in users],
             user_rows=unpacked(b"".join(user.row for user in users), np.float32, self._shape.dim),
             dense=self._dense,
@@ -194,11 +202,13 @@ def _check(holds: bool, name: str, wanted: int) -> None:
 
 def _check_item(item: ItemValue, shape: ModelShape) -> None:
     n, width = len(item.neighbours) // 4, shape.transition_width
-    n_lives = len(shape.popularity_half_lives_h)
+    n_lives = _n_lives(shape)
     _check(len(item.neighbours) == 4 * n and n <= width, "neighbours", width)
     _check(len(item.weights) == 4 * CHANNELS * n, "weights", CHANNELS)
     _check(len(item.row_sums) == 4 * CHANNELS, "row_sums", CHANNELS)
     _check(len(item.counts) == len(item.references_ms) == 8 * n_lives, "counts", n_lives)
+    _check(len(item.near) == len(item.near_counts) <= 4 * NEAR_WIDTH, "near", NEAR_WIDTH)
+    _check(len(item.linear) == len(item.linear_weights) <= 4 * LINEAR_WIDTH, "linear", LINEAR_WIDTH)
     _check(item.vector is None or len(item.vector) == 4 * shape.dim, "vector", shape.dim)
 
 
@@ -233,3 +243,29 @@ def _vectors(items: Sequence[ItemValue], dim: int) -> Arrays:
         "support": np.array([item.support for item in items], dtype=np.int32),
         "held": np.array([item.vector is not None for item in items], dtype=np.bool_),
     }
+
+
+def _n_lives(shape: ModelShape) -> int:
+    return len(half_lives_of(shape.embeddings, shape.popularity_half_lives_h))
+
+
+def _cooccurrence(items: Sequence[ItemValue]) -> Arrays:
+    nbr, w, filled = _neighbours([(item.near, item.near_counts) for item in items], NEAR_WIDTH)
+    counts = np.array([item.visits for item in items], dtype=np.float32)
+    return {"nbr": nbr, "w": w, "filled": filled, "counts": counts}
+
+
+def _ease(items: Sequence[ItemValue]) -> Arrays:
+    nbr, w, _ = _neighbours([(item.linear, item.linear_weights) for item in items], LINEAR_WIDTH)
+    return {"nbr": nbr, "w": w}
+
+
+def _neighbours(rows: list[tuple[bytes, bytes]], width: int) -> tuple[Int32, Float32, Int32]:
+    """Rows of neighbours and weights, padded to `width`, and how long each is."""
+    filled = np.array([len(slots) // 4 for slots, _ in rows], dtype=np.int32)
+    held = np.arange(width) < filled[:, None]  # (n, K)
+    nbr = np.full((len(rows), width), -1, dtype=np.int32)
+    w = np.zeros((len(rows), width), dtype=np.float32)
+    nbr[held] = unpacked(b"".join(slots for slots, _ in rows), np.int32)
+    w[held] = unpacked(b"".join(weights for _, weights in rows), np.float32)
+    return nbr, w, filled

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.blend import Gate
+from learners.cooccurrence import Cooccurrence
+from learners.ease import Ease
 from learners.embeddings import Embeddings
 from learners.popularity import Popularity
 from learners.transitions import Transitions
@@ -23,11 +25,15 @@ MAKE: dict[str, Callable[[], Any]] = {
     # 64 half-lives pass several times in a batch: references move.
     "transitions": lambda: Transitions(8, half_life_ms=10.0 * MINUTE_MS),
     "popularity": lambda: Popularity((5.0 * MINUTE_MS, 20.0 * MINUTE_MS)),
+    "cooccurrence": lambda: Cooccurrence(8, window=10),
+    "ease": lambda: Ease(24, width=8),
     "embeddings": lambda: Embeddings(dim=16, history=10, seed=5),
 }
 FOR_READING = {
     "transitions": ("nbr", "w", "rowsum", "filled", "clock"),
     "popularity": ("counts", "totals", "references", "newest", "n_learned", "orders", "n_ordered"),
+    "cooccurrence": ("nbr", "w", "counts", "filled"),
+    "ease": ("nbr", "w"),
     "embeddings": ("item_values", "item_counts", "user_values", "mixing", "positions"),
 }
 

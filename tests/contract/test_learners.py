@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learners.cooccurrence import Cooccurrence
+from learners.ease import Ease
 from learners.embedding_options import EmbeddingOptions
 from learners.embeddings import Embeddings
 from learners.markov import FirstOrderMarkov
@@ -35,6 +37,8 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "transitions without decay": lambda: Transitions(64),
     "markov": lambda: FirstOrderMarkov(4),
     "popularity": lambda: Popularity((HOUR_MS, 24.0 * HOUR_MS)),
+    "cooccurrence": lambda: Cooccurrence(8, window=10),
+    "ease": lambda: Ease(24, width=8),
     "tags": _tag_chain,
     "embeddings": lambda: Embeddings(dim=16, history=10, seed=5),
     "embeddings with attention, shifts and in-batch negatives": lambda: Embeddings(
@@ -47,7 +51,7 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
         dim=16, history=10, options=EmbeddingOptions(loss="bpr", optimizer="sgd")
     ),
 }
-FOLDS_EXACTLY = frozenset(name for name in LEARNERS if not name.startswith("embeddings"))
+FOLDS_EXACTLY = frozenset(name for name in LEARNERS if not name.startswith(("embeddings", "ease")))
 """Learners whose learn_many equals folding one event at a time, bit by bit."""
 
 

@@ -17,7 +17,6 @@ from schemas.model_values import HeadValue, decode_value, encode_value
 from schemas.records import Event, Item
 from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings
-from serving.ranking import Ranker
 from streams.model import Model
 from streams.model_export import shape_of
 from streams.model_topics import ModelPublisher, Transactions
@@ -185,10 +184,7 @@ def test_a_drained_ranker_makes_the_learners_lists(embeddings: bool) -> None:
         ids = folder.states[p].users.ids
         return replica.users.get_many([ids[user] for user in users.tolist()])
 
-    own = Ranker(
-        learner.model.transitions, learner.model.popularity, learner.model.embeddings, learner.model.gate,
-        list_size=10, exclude_seen=True,
-    )  # fmt: skip
+    own = learner.model.ranker
     expected = lists(own, learners_users, learner.folder, learner.model.catalogue.unavailable(0))
     found = lists(ranker.ranker, rankers_users, folder, ranker.catalogue.unavailable(0))
     for mine, theirs in zip(expected, found, strict=True):

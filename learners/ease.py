@@ -1,0 +1,362 @@
+"""EASE on the items that matter most: a linear model of what goes with what, refitted as data grows.
+
+A head of at most `n_head` items keeps exact counts of who took up both, over the last 50 items::
+
+    G[x, x] += 1 for every fresh positive x        G[x, a] += 1, G[a, x] += 1 for a in the history
+    P = (G + lambda I)^-1        B[a, b] = -P[a, b] / P[b, b], 0 for a = b
+
+Items join as they are first met; once the head is full, those that others overtook give way at a
+refit, and newcomers count from zero. A refit begins whenever a quarter more was counted than at the
+last one. It inverts by Gauss-Jordan elimination without pivots, `PANEL` columns a learn_many (so
+it never stops the learner for long, and is a function of the batches alone), and then publishes
+the `width` largest entries of each row. Scores, j = 0 for the newest::
+
+    s(b) = sum_j .97^j B[a_j, b]
+
+References
+----------
+Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
+from schemas.runs import Float32, Int32, Int64
+
+from .cooccurrence import NeighbourRows
+from .state import digest_arrays, grown, taken
+from .transition_kernels import Bools
+
+DISCOUNT: Final = 0.97
+RIDGE: Final = 100.0
+N_HEAD: Final = 1_500
+WIDTH: Final = 128
+"""Entries of a row that are published."""
+
+GROWTH: Final = 1.25
+FIRST_FIT: Final = 512
+PANEL: Final = 64
+"""Columns eliminated in one learn_many: 8 ms at 1 500 items."""
+
+_FIRST_ITEMS: Final = 1_024
+_FIRST_HEAD: Final = 256
+_NO_USERS: Final = np.zeros(0, dtype=np.int32)
+
+
+@njit(nogil=True, cache=True)
+def _learn(
+    items: Int32,
+    positive: Bools,
+    history: Int32,
+    place: Int32,
+    counts: Int32,
+    head: Int32,
+    state: Int64,
+    gram: Float32,
+) -> None:
+    n, h = len(place), history.shape[1]
+    for i in range(len(items)):
+        x = items[i]
+        if not positive[i] or x < 0 or x >= n:
+            continue
+        counts[x] += 1
+        state[1] += 1
+        p = place[x]
+        if p < 0:
+            if state[0] >= len(head):
+                continue
+            p = np.int32(state[0])
+            place[x], head[p] = p, x
+            state[0] += 1
+        row = gram[p]
+        row[p] += np.float32(0.5)
+        for d in range(1, h + 1):
+            a = history[i, h - d]
+            if a < 0:
+                break
+            if a < n and a != x and place[a] >= 0:
+                row[place[a]] += np.float32(1.0)
+
+
+@njit(nogil=True, cache=True)
+def _largest(weights: Float32, head: Int32, nbr: Int32, w: Float32) -> None:
+    """Rows of the head: the entries of largest size of each row of `weights` (n, n), and whose they are."""
+    n, width = len(weights), nbr.shape[1]
+    for p in range(n):
+        row = weights[p]
+        order = np.argsort(-np.abs(row))
+        a = head[p]
+        for k in range(width):
+            nbr[a, k] = -1
+            w[a, k] = np.float32(0.0)
+        for k in range(min(width, n)):
+            if row[order[k]] != 0.0:
+                nbr[a, k] = head[order[k]]
+                w[a, k] = row[order[k]]
+            else:
+                break
+
+
+class Ease:
+    """The learner; see the module's docstring.
+
+    Parameters
+    ----------
+    n_head : int
+        Items with exact counts.
+    width : int
+        Entries published a row.
+    max_items : int
+        Items of higher slots are not learned.
+    """
+
+    def __init__(self, n_head: int = N_HEAD, *, width: int = WIDTH, max_items: int = 2_000_000) -> None:
+        if n_head < 1 or width < 1 or max_items < 1:
+            raise ValueError("n_head, width and max_items are positive")
+        self._max_head, self._width, self._max_items = n_head, width, max_items
+        n = min(_FIRST_ITEMS, max_items)
+        self._n_items = 0
+        self._state: Int64 = np.zeros(
+            4, dtype=np.int64
+        )  # head size, counted, counted at the last refit, columns done
+        self._place: Int32 = np.full(n, -1, dtype=np.int32)
+        self._counts: Int32 = np.zeros(n, dtype=np.int32)
+        size = min(_FIRST_HEAD, n_head)
+        self._head: Int32 = np.full(size, -1, dtype=np.int32)
+        self._gram: Float32 = np.zeros((size, size), dtype=np.float32)
+        self._nbr: Int32 = np.full((n, width), -1, dtype=np.int32)
+        self._w: Float32 = np.zeros((n, width), dtype=np.float32)
+        self._dirty: Bools = np.zeros(n, dtype=np.bool_)
+        self._fitting: Float32 = np.zeros((0, 0), dtype=np.float32)
+        self._fitted_head: Int32 = np.zeros(0, dtype=np.int32)
+        self._ones: Float32 = np.ones(n, dtype=np.float32)
+
+    @property
+    def name(self) -> str:
+        """Stable name."""
+        return "ease"
+
+    @property
+    def n_items(self) -> int:
+        """Item slots met so far."""
+        return self._n_items
+
+    def view(self) -> NeighbourRows:
+        """The published rows for a ranking kernel."""
+        return NeighbourRows(self._nbr, self._w, self._ones, DISCOUNT)
+
+    def predict(self, contexts: Contexts, items: Int32) -> Float32:
+        """S of each candidate; (B, C)."""
+        scores = np.zeros((len(contexts.history), len(items)), dtype=np.float32)
+        gain = 1.0
+        for j in range(contexts.history.shape[1]):
+            a = contexts.history[:, -1 - j]
+            known = (a >= 0) & (a < self._n_items)
+            at = np.where(known, a, 0)
+            same = (self._nbr[at][:, None, :] == items[None, :, None]) & known[:, None, None]  # (B, C, K)
+            scores += gain * (same * self._w[at][:, None, :]).sum(axis=2)
+            gain *= DISCOUNT
+        return scores
+
+    def learn_many(self, batch: Interactions) -> None:
+        """Count the batch's fresh positives, in order, and go on with a refit."""
+        if not len(batch):
+            return
+        self._reserve(max(int(batch.items.max()), int(batch.history.max(initial=-1))) + 1)
+        positive = batch.fresh & (batch.weight > 0)
+        self._reserve_head(int(self._state[0]) + int(np.count_nonzero(positive)))
+        _learn(
+            batch.items,
+            positive,
+            batch.history,
+            self._place,
+            self._counts,
+            self._head,
+            self._state,
+            self._gram,
+        )
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not len(self._fitting) and self._state[1] >= max(FIRST_FIT, GROWTH * self._state[2]):
+            self._begin_fit()
+        if len(self._fitting):
+            self._eliminate()
+
+    def _begin_fit(self) -> None:
+        self._choose_head()
+        n = int(self._state[0])
+        counts = self._gram[:n, :n]
+        fitting = counts + counts.T
+        fitting[np.arange(n), np.arange(n)] += np.float32(RIDGE)
+        self._fitting, self._fitted_head = fitting, self._head[:n].copy()
+        self._state[2], self._state[3] = self._state[1], 0
+
+    def _choose_head(self) -> None:
+        """Let items that others overtook give way; the counts of newcomers begin at zero."""
+        n = int(self._state[0])
+        if n < self._max_head:
+            return
+        counts = self._counts[: self._n_items]
+        best = np.argsort(-counts, kind="stable")[:n]
+        new = best[self._place[best] < 0]
+        keep = np.zeros(self._n_items, dtype=np.bool_)
+        keep[best] = True
+        old = np.flatnonzero(~keep[self._head[:n]])[: len(new)]
+        self._place[self._head[old]] = -1
+        self._place[new] = old
+        self._head[old] = new
+        self._gram[old] = 0.0
+        self._gram[:, old] = 0.0
+
+    def _eliminate(self) -> None:
+        """Invert the next columns in place: [A B; C D] -> [A^-1, A^-1 B; -C A^-1, D - C A^-1 B]."""
+        m, n = self._fitting, len(self._fitting)
+        first = int(self._state[3])
+        part = slice(first, min(first + PANEL, n))
+        inverse = np.linalg.inv(m[part, part].astype(np.float64)).astype(np.float32)
+        rows = inverse @ m[part]  # (p, n)
+        columns = m[:, part].copy()  # (n, p)
+        columns[part] = 0.0
+        rows[:, part] = inverse
+        m[:, part] = 0.0
+        m -= columns @ rows
+        m[part] = rows
+        self._state[3] = part.stop
+        if part.stop == n:
+            self._publish()
+
+    def _publish(self) -> None:
+        p = self._fitting
+        scale = np.diagonal(p).copy()
+        weights = -p / scale[None, :]
+        np.fill_diagonal(weights, 0.0)
+        self._dirty[: self._n_items] |= self._nbr[: self._n_items, 0] >= 0
+        self._nbr[: self._n_items] = -1
+        _largest(weights, self._fitted_head, self._nbr, self._w)
+        self._dirty[self._fitted_head] = True
+        self._fitting = np.zeros((0, 0), dtype=np.float32)
+
+    def _reserve(self, n: int) -> None:
+        n = min(n, self._max_items)
+        self._n_items = max(self._n_items, n)
+        self._grow(n)
+
+    def _grow(self, n: int) -> None:
+        n = min(n, self._max_items)
+        if n > len(self._place):
+            self._place, self._counts = grown(self._place, n, -1), grown(self._counts, n)
+            self._nbr, self._w = grown(self._nbr, n, -1), grown(self._w, n)
+            self._dirty, self._ones = grown(self._dirty, n), grown(self._ones, n, 1)
+
+    def _reserve_head(self, n: int) -> None:
+        n = min(n, self._max_head)
+        if n > len(self._head):
+            size = min(max(n, 2 * len(self._head)), self._max_head)
+            gram = np.zeros((size, size), dtype=np.float32)
+            gram[: len(self._gram), : len(self._gram)] = self._gram
+            head = np.full(size, -1, dtype=np.int32)
+            head[: len(self._head)] = self._head
+            self._gram, self._head = gram, head
+
+    def touched(self) -> TouchedKeys:
+        """Items whose published row changed since the last call."""
+        items = np.flatnonzero(self._dirty[: self._n_items]).astype(np.int32)
+        self._dirty[items] = False
+        return TouchedKeys(items=items, users=_NO_USERS)
+
+    def export_rows(self, items: Int32) -> Arrays:
+        """Published rows of `items` (B,): ``nbr`` (B, K) int32, ``w`` (B, K) float32; copies."""
+        held = (items >= 0) & (items < self._n_items)
+        at = np.where(held, items, 0)
+        nbr, w = self._nbr[at], self._w[at]
+        nbr[~held], w[~held] = -1, 0.0
+        return {"nbr": nbr, "w": w}
+
+    def import_rows(self, items: Int32, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over published rows of distinct `items` (B,); counts stay with the learner.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another width.
+        """
+        nbr, w = (
+            taken(arrays, "nbr", self._nbr, rows=len(items)),
+            taken(arrays, "w", self._w, rows=len(items)),
+        )
+        if not len(items):
+            return
+        self._grow(int(items.max()) + 1)
+        fits = items < len(self._place)
+        self._nbr[items[fits]], self._w[items[fits]] = nbr[fits], w[fits]
+
+    def export_dense(self) -> Arrays:
+        """``counters``: number of item slots; (1,) int64."""
+        return {"counters": np.array([self._n_items], dtype=np.int64)}
+
+    def import_dense(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over what `export_dense` gave.
+
+        Raises
+        ------
+        StateError
+            The array is missing or malformed.
+        """
+        (n_items,) = taken(arrays, "counters", np.zeros(0, dtype=np.int64), rows=1).tolist()
+        self._reserve(n_items)
+
+    def snapshot(self) -> Arrays:
+        """Copy of counts, published rows, and a refit under way."""
+        n, m = self._n_items, int(self._state[0])
+        return {
+            "state": self._state.copy(),
+            "place": self._place[:n].copy(),
+            "counts": self._counts[:n].copy(),
+            "head": self._head[:m].copy(),
+            "gram": self._gram[:m, :m].flatten(),
+            "nbr": self._nbr[:n].copy(),
+            "w": self._w[:n].copy(),
+            "dirty": self._dirty[:n].copy(),
+            "fitting": self._fitting.ravel().copy(),
+            "fitted_head": self._fitted_head.copy(),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become what `snapshot` described.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another width.
+        """
+        state = taken(arrays, "state", self._state, rows=4)
+        head, m = taken(arrays, "head", self._head, rows=int(state[0])), int(state[0])
+        flat = np.zeros(0, dtype=np.float32)
+        gram = taken(arrays, "gram", flat, rows=m * m).reshape(m, m)
+        fitted_head = taken(arrays, "fitted_head", self._fitted_head)
+        fitting = taken(arrays, "fitting", flat)
+        side = len(fitted_head) if len(fitting) else 0
+        fitting = taken(arrays, "fitting", flat, rows=side * side).reshape(side, side)
+        place = taken(arrays, "place", self._place)
+        n = len(place)
+        counts = taken(arrays, "counts", self._counts, rows=n)
+        nbr, w = taken(arrays, "nbr", self._nbr, rows=n), taken(arrays, "w", self._w, rows=n)
+        self._dirty = taken(arrays, "dirty", self._dirty, rows=n)
+        self._state, self._place, self._counts, self._nbr, self._w = state, place, counts, nbr, w
+        self._head, self._gram, self._fitting, self._fitted_head = head, gram, fitting, fitted_head
+        self._ones = np.ones(n, dtype=np.float32)
+        self._n_items = n
+
+    def digest(self) -> str:
+        """Hash of the state by item slot."""
+        arrays = self.snapshot()
+        del arrays["dirty"]
+        return digest_arrays(arrays)

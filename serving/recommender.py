@@ -1,0 +1,292 @@
+"""The recommender: every learner, candidates of all sources, and the mixture that weighs them.
+
+No Kafka, no ids, no clock: the worker's model wraps it, and the evaluation plays streams through the
+very same object. Candidates of a user are about the best hundred of each of transitions,
+co-occurrence, EASE and the sequence encoder, a hundred popular items of two half-lives each, and,
+where seen items may be shown again, the history.
+
+Not safe for use by several threads at once: the scratch memory is shared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from msgspec import Struct
+
+from learners.blend_kernels import NEVER_AGAIN, Bools, Embedded, Lists
+from learners.mixture import HALF_LIVES_H
+from learners.mixture_kernels import (
+    N_SOURCES,
+    Counted,
+    Gathered,
+    Room,
+    best_places,
+    gather_users,
+    place_of,
+    write_lists,
+)
+from schemas.learner import Contexts, Interactions
+from schemas.runs import Int32
+
+from .ranking import N_LAST, ItemLists, Ranked
+
+if TYPE_CHECKING:
+    from learners.cooccurrence import Cooccurrence
+    from learners.ease import Ease
+    from learners.embeddings import Embeddings
+    from learners.mixture import Mixture
+    from learners.popularity import Popularity
+    from learners.transitions import Transitions
+
+N_EACH: Final = 100
+"""Candidates of each source."""
+
+AT_ONCE: Final = 128
+"""Users whose candidates are held at a time: 6 MB."""
+
+_TINY: Final = 1e-300
+
+
+def half_lives_h(configured: tuple[float, ...]) -> tuple[float, ...]:
+    """Half-lives of popularity that the mixture asks for: two that propose candidates, and its own.
+
+    >>> half_lives_h((24.0, 240.0))
+    (24.0, 240.0, 2.4, 2400.0, inf)
+    """
+    return (configured[0], configured[min(1, len(configured) - 1)], *HALF_LIVES_H)
+
+
+class _Asked(Struct):
+    """What was gathered last, and for whom."""
+
+    contexts: Contexts
+    n: int
+
+
+class Recommender(ItemLists):
+    """Ranks with all learners, and teaches them.
+
+    Parameters
+    ----------
+    transitions, popularity, embeddings, cooccurrence, ease, mixture
+        The learners; popularity at the half-lives of `half_lives_h`.
+    list_size : int
+        k.
+    exclude_seen : bool
+        Whether consumed items are never listed again.
+    n_never : int
+        Otherwise, how many of the newest items of a history are not listed.
+    """
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        popularity: Popularity,
+        embeddings: Embeddings,
+        cooccurrence: Cooccurrence,
+        ease: Ease,
+        mixture: Mixture,
+        *,
+        list_size: int,
+        exclude_seen: bool,
+        n_never: int = NEVER_AGAIN,
+    ) -> None:
+        super().__init__(transitions, popularity, embeddings, list_size=list_size, exclude_seen=exclude_seen)
+        self._all_embeddings = embeddings
+        self._cooccurrence = cooccurrence
+        self._ease = ease
+        self._mixture = mixture
+        self._n_never = n_never
+        # Much of what is nearest was seen already.
+        self._n_nearest = 2 * max(N_EACH, list_size)
+        self._room: Room | None = None
+        self._gathered: Gathered | None = None
+        self._asked: _Asked | None = None
+
+    def settle(self) -> None:
+        """Forget what was gathered for the last call."""
+        self._asked = None
+
+    def learn(self, batch: Interactions) -> None:
+        """Teach all learners but the mixture, which learns from lists: see `learn_gate`."""
+        for learner in (
+            self._transitions,
+            self._popularity,
+            self._cooccurrence,
+            self._ease,
+            self._all_embeddings,
+        ):
+            learner.learn_many(batch)
+
+    def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools, *, scoring: bool = False) -> Ranked:
+        """Lists of B users; see `Ranker.rank`. `scoring` changes nothing: no state is kept between calls."""
+        n, k = len(contexts.users), self._list_size
+        ranked = Ranked(
+            items=np.empty((n, k), dtype=np.int32),
+            scores=np.empty((n, k), dtype=np.float32),
+            relevance=np.zeros((n, k), dtype=np.float32),
+            sources=np.empty((n, k), dtype=np.int8),
+            reasons=np.empty((n, k), dtype=np.int32),
+        )
+        out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)
+        weights = self._mixture.weights
+        uniform = np.float32(np.log1p(1e5 / max(self._popularity.n_items, 1)))
+        history = np.ascontiguousarray(contexts.history)
+        for first in range(0, n, AT_ONCE):
+            rows: Int32 = np.arange(first, min(first + AT_ONCE, n), dtype=np.int32)
+            gathered, has_logit = self._gather(rows, contexts, seen, withdrawn, k)
+            write_lists(
+                rows, gathered, weights, uniform, has_logit, history, self._rows(),
+                self._cooccurrence.view(), self._ease.view(), self._room_for(withdrawn, history), out,
+            )  # fmt: skip
+        self._asked = _Asked(contexts, n) if n <= AT_ONCE else None
+        return ranked
+
+    def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:
+        """0-based place of each of `targets` (B,) in its user's full order, ties against it; -1: none."""
+        places = np.empty(len(targets), dtype=np.int32)
+        weights = self._mixture.weights
+        for first in range(0, len(targets), AT_ONCE):
+            part = slice(first, min(first + AT_ONCE, len(targets)))
+            rows: Int32 = np.arange(part.start, part.stop, dtype=np.int32)
+            gathered, _ = self._gather(rows, contexts, seen, withdrawn, self._list_size)
+            room = self._room_for(withdrawn, contexts.history)
+            place_of(targets[part], gathered, weights, room.score, places[part])
+        self._asked = _Asked(contexts, len(targets)) if len(targets) <= AT_ONCE else None
+        return places
+
+    def first_places(self, k: int, contexts: Contexts) -> Int32:
+        """The first `k` of those ranked last, -1 padded (B, k); `contexts` is the object asked with."""
+        asked, gathered, room = self._asked, self._gathered, self._room
+        if asked is None or asked.contexts is not contexts or gathered is None or room is None:
+            raise ValueError("these contexts were not ranked last, or were too many at a time")
+        items = np.full((asked.n, k), -1, dtype=np.int32)
+        best_places(gathered, self._mixture.weights, room, items)
+        return items
+
+    def learn_gate(
+        self,
+        contexts: Contexts,
+        targets: Int32,
+        seen: Int32 | None = None,
+        withdrawn: Bools | None = None,
+        *,
+        every: int = 1,
+    ) -> int:
+        """Teach the mixture from what was taken up next; see `Ranker.learn_gate`.
+
+        Given the very `contexts` object that was ranked last, it reuses the candidates found then.
+        """
+        turn = self._mixture.take_turns(np.flatnonzero(targets >= 0).astype(np.int32), every)
+        if not len(turn):
+            return 0
+        targets = np.ascontiguousarray(targets, dtype=np.int32)
+        unavailable: Bools = np.zeros(0, dtype=np.bool_) if withdrawn is None else withdrawn
+        known = np.zeros((len(targets), 0), dtype=np.int32) if seen is None else seen
+        asked, room = self._asked, self._room
+        if (
+            asked is not None
+            and asked.contexts is contexts
+            and self._gathered is not None
+            and room is not None
+        ):
+            return self._mixture.learn(turn, targets, self._gathered, room)
+        self._asked = None
+        learned = 0
+        for first in range(0, len(turn), AT_ONCE):
+            rows = turn[first : first + AT_ONCE]
+            gathered, _ = self._gather(rows, contexts, known, unavailable, self._list_size)
+            everyone: Int32 = np.arange(len(rows), dtype=np.int32)
+            room = self._room_for(unavailable, contexts.history)
+            learned += self._mixture.learn(everyone, targets[rows], gathered, room)
+        return learned
+
+    def _gather(
+        self, rows: Int32, contexts: Contexts, seen: Int32, withdrawn: Bools, least: int
+    ) -> tuple[Gathered, bool]:
+        """Candidates of the batch rows `rows`, and whether there are vectors yet."""
+        history, seen = np.ascontiguousarray(contexts.history[rows]), np.ascontiguousarray(seen[rows])
+        own = Contexts(users=contexts.users[rows], history=history, now_ms=contexts.now_ms)
+        if not withdrawn.any():
+            withdrawn = withdrawn[:0]  # the kernels then ask about nothing
+        found = self._embedded(own, withdrawn)
+        embedded = _nothing() if found is None else found
+        popularity = self._popularity
+        view = popularity.view()
+        n_tops = max(N_EACH, least)
+        depth = n_tops + history.shape[1] + seen.shape[1]
+        tops = np.stack([popularity.top(depth, which, withdrawn=withdrawn) for which in (0, 1, 4)])
+        room = self._room_for(withdrawn, history)
+        gathered = self._gathered
+        n_candidates = 6 * N_EACH + 2 * n_tops + history.shape[1] + N_EACH + least + 3 * 16
+        if gathered is None or gathered.ids.shape[1] < n_candidates or len(gathered.ids) < len(rows):
+            gathered = self._gathered = _empty(max(len(rows), AT_ONCE), n_candidates)
+        gather_users(
+            history, seen, withdrawn,
+            history.shape[1] if self._exclude_seen else self._n_never, N_EACH, least,
+            self._rows(), self._cooccurrence.view(), self._ease.view(),
+            Counted(view[0], 1.0 / np.maximum(view[1], _TINY), tops, n_tops), embedded, room, gathered,
+        )  # fmt: skip
+        return gathered, found is not None
+
+    def _room_for(self, withdrawn: Bools, history: Int32) -> Room:
+        near, linear, moves = self._cooccurrence.view(), self._ease.view(), self._transitions.view()
+        n_items = max(
+            len(near.nbr), len(linear.nbr), len(moves.nbr), self._popularity.n_items,
+            self._all_embeddings.n_items, len(withdrawn),
+        )  # fmt: skip
+        n_near = history.shape[1] * max(near.nbr.shape[1], linear.nbr.shape[1], 1)
+        n_candidates = 12 * N_EACH + history.shape[1] + 4 * self._list_size + 64
+        room = self._room
+        if room is None or len(room.slot) < n_items or len(room.nearby) < n_near:
+            # Rows grow by doubling, and so does this.
+            room = self._room = _make_room(
+                n_items, N_LAST * moves.nbr.shape[1], n_near, n_candidates, self._list_size
+            )
+        return room
+
+
+def _nothing() -> Embedded:
+    none = np.zeros((0, 1), dtype=np.float32)
+    return Embedded(
+        vectors=none,
+        matrix=none,
+        support=np.zeros(0, dtype=np.int32),
+        top=np.zeros((0, 0), dtype=np.int32),
+        log_z=np.zeros(0, dtype=np.float32),
+        log_n=0.0,
+    )
+
+
+def _empty(n_rows: int, n_candidates: int) -> Gathered:
+    return Gathered(
+        ids=np.zeros((n_rows, n_candidates), dtype=np.int32),
+        x=np.zeros((n_rows, N_SOURCES, n_candidates), dtype=np.float32),
+        logit=np.zeros((n_rows, n_candidates), dtype=np.float32),
+        filled=np.zeros(n_rows, dtype=np.int32),
+        bucket=np.zeros(n_rows, dtype=np.int32),
+    )
+
+
+def _make_room(n_items: int, n_moved: int, n_near: int, n_candidates: int, list_size: int) -> Room:
+    spare = 64
+    return Room(
+        slot=np.zeros(n_items, dtype=np.int32),
+        stamp=np.zeros(1, dtype=np.int64),
+        moves=np.zeros((n_items, 3), dtype=np.float32),
+        moved=np.zeros(n_moved, dtype=np.int32),
+        near=np.zeros(n_items, dtype=np.float32),
+        nearby=np.zeros(n_near, dtype=np.int32),
+        linear=np.zeros(n_items, dtype=np.float32),
+        linked=np.zeros(n_near, dtype=np.int32),
+        keys=np.zeros(max(n_moved, n_near) + spare, dtype=np.float32),
+        best=np.zeros(max(2 * N_EACH, list_size) + spare, dtype=np.float32),
+        score=np.zeros(n_candidates + spare, dtype=np.float32),
+        mass=np.zeros(n_candidates + spare, dtype=np.float32),
+        listed=np.zeros(n_items, dtype=np.int32),
+        top_items=np.zeros(list_size + spare, dtype=np.int32),
+        top_scores=np.zeros(list_size + spare, dtype=np.float32),
+        most=np.zeros(list_size + spare, dtype=np.float32),
+    )

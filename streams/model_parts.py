@@ -1,0 +1,120 @@
+"""The learners and the ranker of a model, as the settings say: the learner's own and its replicas'."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from learners.blend import Gate
+from learners.popularity import Popularity
+from learners.transitions import Transitions
+from schemas.settings import LearnerSettings, RankerSettings
+from serving.ranking import Ranker
+
+if TYPE_CHECKING:
+    from learners.cooccurrence import Cooccurrence
+    from learners.ease import Ease
+    from learners.embeddings import Embeddings
+    from learners.mixture import Mixture
+    from serving.recommender import Recommender
+
+HOUR_MS: Final = 3_600_000
+
+
+class Parts(Struct, kw_only=True):
+    """What is None goes with embeddings."""
+
+    transitions: Transitions
+    popularity: Popularity
+    gate: Gate | Mixture
+    embeddings: Embeddings | None = None
+    cooccurrence: Cooccurrence | None = None
+    ease: Ease | None = None
+    ranker: Ranker | Recommender
+    device: str = "none"
+
+
+def half_lives_of(embeddings: bool, configured: tuple[float, ...]) -> tuple[float, ...]:
+    """Half-lives of popularity in hours: those configured, and with embeddings what the mixture wants."""
+    if not embeddings:
+        return configured
+    from serving.recommender import half_lives_h
+
+    return half_lives_h(configured)
+
+
+def build_parts(
+    learner: LearnerSettings,
+    ranker: RankerSettings,
+    *,
+    list_size: int,
+    device: str,
+    n_never: int | None = None,
+) -> Parts:
+    """New learners and their ranker.
+
+    Parameters
+    ----------
+    learner, ranker : settings
+    list_size : int
+        Items of a list.
+    device : str
+        Where embeddings live: as the setting `learner.device`.
+    n_never : int, optional
+        Newest items that are not listed though seen ones may be; None for as many as the product does.
+    """
+    transitions = Transitions(
+        learner.transition_width,
+        half_life_ms=learner.transition_half_life_h * HOUR_MS,
+        max_items=learner.max_items,
+    )
+    lives = half_lives_of(learner.embeddings, learner.popularity_half_lives_h)
+    popularity = Popularity(tuple(hours * HOUR_MS for hours in lives), max_items=learner.max_items)
+    if not learner.embeddings:
+        gate = Gate()
+        sparse = Ranker(
+            transitions, popularity, None, gate, list_size=list_size, exclude_seen=ranker.exclude_seen
+        )
+        return Parts(transitions=transitions, popularity=popularity, gate=gate, ranker=sparse)
+    # torch loads here: seconds, and only if wanted.
+    from learners.blend_kernels import NEVER_AGAIN
+    from learners.cooccurrence import Cooccurrence
+    from learners.device import resolve_device
+    from learners.ease import Ease
+    from learners.embedding_options import EmbeddingOptions
+    from learners.embeddings import Embeddings
+    from learners.mixture import Mixture
+    from serving.recommender import Recommender
+
+    where = resolve_device(device)
+    embeddings = Embeddings(
+        dim=learner.dim,
+        history=learner.history,
+        seed=learner.seed,
+        device=where,
+        options=EmbeddingOptions.of(learner),
+    )
+    cooccurrence, ease = Cooccurrence(max_items=learner.max_items), Ease(max_items=learner.max_items)
+    mixture = Mixture()
+    full = Recommender(
+        transitions,
+        popularity,
+        embeddings,
+        cooccurrence,
+        ease,
+        mixture,
+        list_size=list_size,
+        exclude_seen=ranker.exclude_seen,
+        n_never=NEVER_AGAIN if n_never is None else n_never,
+    )
+    return Parts(
+        transitions=transitions,
+        popularity=popularity,
+        gate=mixture,
+        embeddings=embeddings,
+        cooccurrence=cooccurrence,
+        ease=ease,
+        ranker=full,
+        device=str(where),
+    )

@@ -1,0 +1,181 @@
+"""The recommender's sources against plain arithmetic, and what its lists owe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import learners.ease
+from learners.cooccurrence import Cooccurrence
+from learners.ease import FIRST_FIT, RIDGE, Ease
+from learners.embeddings import Embeddings
+from learners.mixture import Mixture
+from learners.popularity import Popularity
+from learners.transitions import Transitions
+from schemas.learner import Contexts, Interactions
+from serving.ranking import SOURCES
+from serving.recommender import Recommender, half_lives_h
+from tests.learner_data import interactions, rows_of, split
+
+HOUR_MS = 3_600_000.0
+N_ITEMS = 90
+NOTHING = np.zeros(0, dtype=np.bool_)
+
+
+def contexts_of(batch: Interactions) -> Contexts:
+    return Contexts(users=batch.users, history=batch.history, now_ms=int(batch.ts_ms[-1]))
+
+
+class Played:
+    """A recommender that learned a stream, and what comes next."""
+
+    def __init__(self, *, exclude_seen: bool = True, list_size: int = 10, n_events: int = 3_000) -> None:
+        self.mixture = Mixture()
+        self.embeddings = Embeddings(dim=8, history=10, seed=1)
+        self.recommender = Recommender(
+            Transitions(16),
+            Popularity(tuple(hours * HOUR_MS for hours in half_lives_h((24.0, 240.0)))),
+            self.embeddings,
+            Cooccurrence(16, window=10),
+            Ease(64, width=16),
+            self.mixture,
+            list_size=list_size,
+            exclude_seen=exclude_seen,
+        )
+        batch = interactions(seed=7, n=n_events + 200, n_items=N_ITEMS)
+        self.next = rows_of(batch, len(batch) - 100, len(batch))
+        for part in split(rows_of(batch, 0, len(batch) - 100), 128):
+            self.teach(part)
+
+    def teach(self, part: Interactions) -> None:
+        targets = np.where(part.fresh & (part.weight > 0), part.items, np.int32(-1)).astype(np.int32)
+        self.recommender.learn_gate(contexts_of(part), targets, part.history)
+        self.recommender.learn(part)
+
+
+def window_counts(batch: Interactions, n: int) -> Any:
+    """Two-way counts of each fresh positive with its history, and visits: (n, n), (n,)."""
+    pairs, visits = np.zeros((n, n)), np.zeros(n)
+    for i in np.flatnonzero(batch.fresh & (batch.weight > 0)):
+        x = batch.items[i]
+        visits[x] += 1
+        for a in batch.history[i][batch.history[i] >= 0]:
+            if a != x:
+                pairs[a, x] += 1
+                pairs[x, a] += 1
+    return pairs, visits
+
+
+def test_cooccurrence_is_the_discounted_cosine() -> None:
+    batch = interactions(seed=2, n=800, n_items=30)
+    learner = Cooccurrence(64)
+    learner.learn_many(batch)
+    pairs, visits = window_counts(batch, 30)
+    cosine = pairs / np.sqrt(np.outer(visits + 5.0, visits + 5.0))
+    history = np.array([[-1, -1, 4, 9, 2]], dtype=np.int32)
+    expected = (cosine[2] + 0.95 * cosine[9] + 0.95**2 * cosine[4]) / (1 + 0.95 + 0.95**2)
+    contexts = Contexts(users=np.zeros(1, dtype=np.int32), history=history, now_ms=0)
+    found = learner.predict(contexts, np.arange(30, dtype=np.int32))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("panel", [7, 64])
+def test_ease_is_the_closed_form_however_many_columns_are_eliminated_at_a_time(
+    panel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learners.ease, "PANEL", panel)
+    batch = interactions(seed=3, n=3 * FIRST_FIT, n_items=30)
+    learner = Ease(64, width=64)
+    learner.learn_many(batch)
+    pairs, visits = window_counts(batch, 30)
+    for _ in range(5):  # a refit under way goes on with the batches that come, whatever they hold
+        learner.learn_many(rows_of(batch, 0, 1))
+    inverse = np.linalg.inv(pairs + np.diag(visits) + RIDGE * np.eye(30))
+    weights = -inverse / np.diagonal(inverse)[None, :]
+    np.fill_diagonal(weights, 0.0)
+    history = np.array([[-1, 5, 8]], dtype=np.int32)
+    contexts = Contexts(users=np.zeros(1, dtype=np.int32), history=history, now_ms=0)
+    found = learner.predict(contexts, np.arange(30, dtype=np.int32))[0]
+    np.testing.assert_allclose(found, weights[8] + 0.97 * weights[5], rtol=2e-3, atol=2e-5)
+
+
+def test_items_that_others_overtook_leave_the_head() -> None:
+    batch = interactions(seed=4, n=4_000, n_items=60)
+    learner = Ease(16, width=8)
+    for part in split(batch, 128):
+        learner.learn_many(part)
+    state = learner.snapshot()
+    _, visits = window_counts(batch, 60)
+    assert len(state["head"]) == len(set(state["head"].tolist())) == 16
+    assert (state["place"][state["head"]] == np.arange(16)).all()
+    most = set(np.argsort(-visits)[:8].tolist())
+    assert most <= set(state["head"].tolist())
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_lists_are_full_and_hold_nothing_that_may_not_be_shown(exclude_seen: bool) -> None:
+    played = Played(exclude_seen=exclude_seen)
+    contexts, seen = contexts_of(played.next), np.ascontiguousarray(played.next.history[:, :8])
+    withdrawn = np.zeros(N_ITEMS, dtype=np.bool_)
+    withdrawn[[0, 1, 2, 5]] = True
+    ranked = played.recommender.rank(contexts, seen if exclude_seen else seen[:, :0], withdrawn)
+    assert (ranked.items >= 0).all()
+    for i, row in enumerate(ranked.items):
+        listed = set(row.tolist())
+        assert len(listed) == 10
+        assert not listed & {0, 1, 2, 5}
+        hidden = contexts.history[i] if exclude_seen else contexts.history[i, -5:]
+        assert not listed & set(hidden.tolist())
+        assert (np.diff(ranked.scores[i]) <= 0).all()
+        named = [SOURCES[code] in ("transitions", "neighbours") for code in ranked.sources[i]]
+        assert [why >= 0 for why in ranked.reasons[i]] == named
+        assert set(ranked.reasons[i][ranked.reasons[i] >= 0].tolist()) <= set(contexts.history[i].tolist())
+    assert {SOURCES[code] for code in np.unique(ranked.sources)} >= {"neighbours"}
+    assert ((ranked.relevance > 0) & (ranked.relevance < 1)).all()
+
+
+def test_places_are_those_of_the_lists() -> None:
+    played = Played(list_size=30)
+    contexts = contexts_of(played.next)
+    none = np.zeros((len(contexts.users), 0), dtype=np.int32)
+    lists = played.recommender.rank(contexts, none, NOTHING).items
+    places = played.recommender.places(contexts, lists[:, 4].copy(), none, NOTHING)
+    assert (places >= 4).all()  # ties count against the target
+    assert (places == 4).mean() > 0.9
+    np.testing.assert_array_equal(played.recommender.first_places(30, contexts), lists)
+
+
+def test_ranking_changes_nothing_and_its_candidates_teach_the_same() -> None:
+    ranked, fresh = Played(), Played()
+    assert ranked.mixture.digest() == fresh.mixture.digest()
+    contexts = contexts_of(ranked.next)
+    before = [ranked.mixture.digest(), ranked.embeddings.digest()]
+    ranked.recommender.rank(contexts, ranked.next.history, NOTHING, scoring=True)
+    assert [ranked.mixture.digest(), ranked.embeddings.digest()] == before
+    targets = ranked.next.items.copy()
+    n = ranked.recommender.learn_gate(contexts, targets, ranked.next.history, NOTHING)
+    m = fresh.recommender.learn_gate(contexts_of(fresh.next), targets, fresh.next.history, NOTHING)
+    assert n == m > 0
+    assert ranked.mixture.digest() == fresh.mixture.digest()
+
+
+def test_who_is_new_gets_what_is_popular() -> None:
+    played = Played()
+    nobody = Contexts(
+        users=np.full(1, -1, dtype=np.int32), history=np.full((1, 10), -1, dtype=np.int32), now_ms=0
+    )
+    ranked = played.recommender.rank(nobody, np.zeros((1, 0), dtype=np.int32), NOTHING)
+    assert {SOURCES[code] for code in ranked.sources[0]} == {"popularity"}
+    popular = played.recommender.rank_popularity(np.zeros((1, 0), dtype=np.int32), 30)[0]
+    assert set(ranked.items[0].tolist()) <= set(popular.tolist())
+
+
+def test_a_mixture_of_another_build_is_refused() -> None:
+    from schemas.errors import StateError
+
+    arrays = Mixture().snapshot()
+    arrays["shared"] = arrays["shared"][:-1]
+    with pytest.raises(StateError, match="shared"):
+        Mixture().restore(arrays)
