@@ -14,6 +14,7 @@ ARGS ?=
 STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
+QUALITY_STAMP := $(VENV)/.quality-installed
 
 .PHONY: help
 help: ## show this help
@@ -88,6 +89,14 @@ $(BENCH_STAMP): requirements-bench.lock $(BIN)/uv
 bench-stream: $(STAMP) $(BENCH_STAMP) ## the worker beside plain Faust, quix-streams and bytewax; 8 minutes
 	@$(BIN)/python -m benchmarks.stream --bench-python $(BENCH_VENV)/bin/python $(ARGS)
 
+$(QUALITY_STAMP): $(STAMP) requirements-quality.lock
+	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --require-hashes --requirement requirements-quality.lock
+	@touch $@
+
+.PHONY: bench-quality
+bench-quality: $(STAMP) $(QUALITY_STAMP) ## R@20 beside the baselines: make bench-quality DATA=folder; ARGS=--quick
+	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: $(STAMP) ## memory of the worker over 20 million events
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
@@ -109,6 +118,7 @@ wheel: $(STAMP) ## build sdist and wheel, check them, test the wheel in a fresh 
 lock: $(BIN)/uv ## resolve the lock files again from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group dev pyproject.toml --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group bench --output-file requirements-bench.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --constraint requirements.lock --group bench-quality --output-file requirements-quality.lock
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - --output-file requirements-uv.lock
 
 .PHONY: clean

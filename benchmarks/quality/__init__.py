@@ -1,0 +1,1 @@
+"""Our learner beside what people would use instead; see docs/quality.md."""

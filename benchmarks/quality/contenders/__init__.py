@@ -1,0 +1,1 @@
+"""The baselines, each of them a `Contender`."""
