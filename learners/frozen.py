@@ -11,7 +11,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from .prequential import MICRO_BATCH, Contender, Played, Rules, Stream, asked_of, interactions_of, past_of
+from .prequential import (
+    MICRO_BATCH,
+    Contender,
+    Played,
+    Rules,
+    Stream,
+    Taught,
+    asked_of,
+    interactions_of,
+    past_of,
+)
 
 
 class Phase(Struct, frozen=True):
@@ -49,9 +59,13 @@ def play_frozen(
             )
             here = here + first
             if phase.learned:
+                taught = here[~past.repeated[here]] if rules.exclude_seen else here
+                asked = asked_of(stream, past, taught, rules) if len(taught) else None
                 batch = interactions_of(stream, past, part)
                 for contender in contenders:
                     at = clock()
+                    if asked is not None and isinstance(contender, Taught):
+                        contender.teach(asked)
                     contender.learn(batch)
                     learn_s[contender.name] += clock() - at
             elif len(here):

@@ -31,6 +31,7 @@ from schemas.runs import Float32, Float64, Int8, Int32, Int64
 
 from .signals import IMPRESSION
 from .stream_kernels import Past, fill_last, fold_stream
+from .user_kernels import FRESH_WINDOW
 
 MICRO_BATCH: Final = 128
 HISTORY: Final = 50
@@ -70,6 +71,14 @@ class Contender(Protocol):
 
 
 @runtime_checkable
+class Taught(Protocol):
+    """A contender that learns from questions, not from events alone."""
+
+    def teach(self, asked: Asked) -> None:
+        """What would be asked before the next `learn`, where nothing is ranked."""
+
+
+@runtime_checkable
 class Lister(Protocol):
     """A contender whose lists can be looked at, for coverage, novelty and diversity."""
 
@@ -93,6 +102,8 @@ class Stream(Struct, kw_only=True):
     watch_share: Float32  # (N,) part of the item that was watched, in [0, 1]; nan unknown
     n_users: int
     n_items: int
+    fresh_window: int = FRESH_WINDOW
+    """A positive is fresh when its item is not among so many newest of the history."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -153,6 +164,7 @@ def past_of(stream: Stream) -> Past:
         stream.types,
         stream.weight,
         IMPRESSION,
+        stream.fresh_window,
         np.full((n_users, 2), -1, dtype=np.int64),
         np.zeros(stream.n_items, dtype=np.int32),
         np.zeros((n_users, 4), dtype=np.int32),

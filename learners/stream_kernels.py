@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from schemas.compiled import kernel
 from schemas.runs import Float32, Int8, Int32, Int64
 
-from .user_kernels import FRESH_WINDOW
-
 Bools = NDArray[np.bool_]
 
 
@@ -44,6 +42,7 @@ def fold_stream(
     types: Int8,
     weight: Float32,
     impression: int,
+    fresh_window: int,
     last: Int64,
     visits: Int32,
     numbers: Int32,
@@ -69,7 +68,7 @@ def fold_stream(
         past.n_known[i] = n_known
         past.gap_ms[i] = max(ts_ms[i] - last[u, 0], 0) if last[u, 0] >= 0 else -1
         fresh = weight[i] > 0
-        for j in range(max(0, numbers[u, 0] - FRESH_WINDOW), numbers[u, 0]):
+        for j in range(max(0, numbers[u, 0] - fresh_window), numbers[u, 0]):
             fresh = fresh and past.positives[start + j] != x
         past.fresh[i] = fresh
         repeated = False

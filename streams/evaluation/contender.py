@@ -54,6 +54,10 @@ class ReelflowContender:
         """First `k` places of the lists; (B, k)."""
         return self._recommender.first_places(k, asked.contexts)
 
+    def teach(self, asked: Asked) -> None:
+        """The mixture learns from it with the next batch."""
+        self._asked = asked
+
     def learn(self, batch: Interactions) -> None:
         """Learn as the worker does; the mixture from what was asked."""
         asked, self._asked = self._asked, None

@@ -111,6 +111,7 @@ def frozen_periods(periods: list[Clicks], *, name: str = "sessions") -> tuple[St
         known = np.union1d(known, clicked)
     stream = stream_of_visits(name, np.concatenate(users), np.concatenate(items))
     stream.ts_ms = np.concatenate(times).astype(np.int64)
+    stream.fresh_window = 0  # in the published protocol a click on the same item again is a target
     return stream, phases
 
 
