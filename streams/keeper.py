@@ -8,6 +8,7 @@ again before it publishes anything.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -147,7 +148,7 @@ class Keeper:
             log.warning("checkpoint_failed", error=str(error))
         except BaseException as error:
             log.exception("checkpoint_writer_died")
-            self._on_failure(error)
+            self._fail(error)
 
     def _store(self, captured: Captured) -> None:
         started = self._monotonic()
@@ -182,5 +183,9 @@ class Keeper:
             except StoreError as error:
                 log.warning("heartbeat_failed", error=str(error))
             except Exception as error:  # noqa: BLE001 - whatever it was ends the process
-                self._on_failure(error)
+                self._fail(error)
                 return
+
+    def _fail(self, error: BaseException) -> None:
+        self._looked_s = -math.inf  # the drain that follows publishes only after a look of its own
+        self._on_failure(error)

@@ -8,6 +8,7 @@ epoch; what an earlier owner still writes then is refused.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -191,6 +192,7 @@ class UnitKeeper:
             work()
         except BaseException as error:
             log.exception("unit_keeper_failed")
+            self._looked_s = -math.inf  # the drain that follows publishes only after a look of its own
             self._on_failure(error)
 
     def _look(self) -> None:

@@ -24,7 +24,7 @@ from schemas.errors import DamagedError, ExistsError, OwnedError, StoreError
 
 from .format import Checkpoint, seal
 from .history import BEATS, EPOCHS, OPEN_END, STARTS, History, Start, Stretch, numbers, split_name
-from .owners import Beat, EpochRecord, Holder, Owner, check_fence, holder_of
+from .owners import Beat, EpochRecord, Owner, check_fence, holder_of, last_beat
 from .retention import remove_unfinished
 from .segments import FOLDER as JOURNAL
 from .segments import epoch_text
@@ -39,8 +39,8 @@ _CLAIM_TRIES: Final = 100
 
 def claim_epoch(
     store: Store, *, owner: Owner, take_over: bool, now_s: Callable[[], float], stale_after_s: float
-) -> tuple[int, Holder | None]:
-    """Steps 1 and 2: a new epoch, and whom it follows.
+) -> int:
+    """Steps 1 and 2: a new epoch.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def claim_epoch(
             store.create(f"{EPOCHS}/{epoch_text(epoch)}", seal("epoch", record))
         except ExistsError:
             continue  # another one was quicker
-        return epoch, holder
+        return epoch
     raise StoreError(f"no epoch could be claimed in {_CLAIM_TRIES} tries")
 
 
@@ -99,13 +99,11 @@ def claim(
     FencedError
         Another process claimed after us.
     """
-    epoch, holder = claim_epoch(
-        store, owner=owner, take_over=take_over, now_s=now_s, stale_after_s=stale_after_s
-    )
+    epoch = claim_epoch(store, owner=owner, take_over=take_over, now_s=now_s, stale_after_s=stale_after_s)
     try:
         history = History(store)
         base = history.newest()
-        end = end_of(history, base, holder, journalled=journalled)
+        end = end_of(store, history, base, journalled=journalled)
         # A writer that was killed before its sync returned leaves entries that can be read and that a
         # power loss would take away: what is taken over must not go before what is built on it.
         history.sync(after=0 if base is None else base.sequence)
@@ -126,8 +124,11 @@ def claim(
     return tenure
 
 
-def end_of(history: History, base: Checkpoint | None, holder: Holder | None, *, journalled: bool) -> int:
+def end_of(store: Store, history: History, base: Checkpoint | None, *, journalled: bool) -> int:
     """Sequence of the last entry of a history; reads the whole tail.
+
+    What was durable is known from the epoch that wrote last, whatever claims have failed since: a state
+    that was refused is refused at the next start too.
 
     Raises
     ------
@@ -146,9 +147,9 @@ def end_of(history: History, base: Checkpoint | None, holder: Holder | None, *, 
     for entry in history.entries(after=end):
         end = entry.sequence
     known = max((split_name(name)[1] for name in names), default=0)
-    start = history.start
-    if holder is not None and start is not None and holder.epoch == start.epoch:
-        known = max(known, holder.durable)
+    beat = None if history.start is None else last_beat(store, history.start.epoch)
+    if beat is not None:
+        known = max(known, beat.durable)
     if end < known:
         raise DamagedError(f"the journal ends at entry {end} and was durable up to {known}")
     return end

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -78,7 +77,6 @@ class Holder(Struct, kw_only=True, frozen=True):
     owner: Owner | None
     age_s: float
     released: bool
-    durable: int
 
     def lives(self, stale_after_s: float) -> bool:
         """Whether it must be taken for alive."""
@@ -114,23 +112,28 @@ def check_fence(store: Store, epoch: int) -> None:
         raise StateError(f"the record of epoch {epoch} is gone: something else empties the store")
 
 
+def last_beat(store: Store, epoch: int) -> Beat | None:
+    """The last sign of life of an epoch's writer, None when it is missing or damaged."""
+    name = f"{BEATS}/{epoch_text(epoch)}"
+    try:
+        return unseal("heartbeat", name, store.read(name), Beat)
+    except (MissingError, DamagedError):
+        return None
+
+
 def holder_of(store: Store, now_s: float) -> Holder | None:
     """The newest epoch's owner, None when there was never one."""
     newest = newest_epoch(store)
     if not newest:
         return None
     record = owner_record(store, newest)
-    beat: Beat | None = None
-    with suppress(MissingError, DamagedError):
-        name = f"{BEATS}/{epoch_text(newest)}"
-        beat = unseal("heartbeat", name, store.read(name), Beat)
+    beat = last_beat(store, newest)
     signs = [0.0 if record is None else record.claimed_at_s, 0.0 if beat is None else beat.at_s]
     return Holder(
         epoch=newest,
         owner=None if record is None else record.owner,
         age_s=now_s - max(signs),
         released=beat is not None and beat.released,
-        durable=0 if beat is None else beat.durable,
     )
 
 

@@ -54,7 +54,7 @@ def restore(
     """
     checkpoint = read_checkpoint(store, name)
     then = History(store, checkpoint.epoch)
-    epoch, _ = claim_epoch(store, owner=owner, take_over=False, now_s=now_s, stale_after_s=stale_after_s)
+    epoch = claim_epoch(store, owner=owner, take_over=False, now_s=now_s, stale_after_s=stale_after_s)
     try:
         restored = Restored(
             name=name, epoch=epoch, sequence=checkpoint.sequence, n_entries=0, n_offsets=0, checkpoints=[]

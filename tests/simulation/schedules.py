@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import structlog
 
-from schemas.errors import FencedError, OwnedError, StateError, StoreError
+from schemas.errors import DamagedError, FencedError, OwnedError, StateError, StoreError
+from streams.checkpoint.history import History
+from streams.checkpoint.owners import last_beat
 from tests.simulation.world import Crash, Life, World, audited, verdict
 from tests.stores import HOWS, FaultyStore
 
@@ -57,6 +60,12 @@ class Schedule:
         if self.rots and self.random.random() < 0.5:
             damage = self.store.damage(self.random, self.random.choice(DAMAGED))
             self.damages += [] if damage is None else [damage]
+            if damage is not None and " journal/" in damage:
+                with suppress(DamagedError):  # then the next start is refused
+                    start = History(self.store).start
+                    beat = None if start is None else last_beat(self.store, start.epoch)
+                    durable = 0 if beat is None else beat.durable
+                    self.world.broker.forgotten |= durable < self.world.broker.newest_model[1]
 
     def live(self) -> Life:
         """A new life; a store that fails while it begins takes it too."""
@@ -68,6 +77,16 @@ class Schedule:
                 return Life(self.world, self.n_lives)
             except Crash:
                 self.end()
+            except StateError:
+                self.refuse_again()
+                raise
+
+    def refuse_again(self) -> None:
+        """A supervisor starts what was refused once more: that must not help."""
+        self.no_fault()
+        with suppress(StateError):
+            life = Life(self.world, self.n_lives + 1)
+            self.problems.append(f"a state was refused, and at the next start it was {life.core.sequence}")
 
     def run(self) -> list[str]:
         """Everything that went wrong."""
@@ -75,6 +94,7 @@ class Schedule:
         for _ in range(self.random.randrange(4, MAX_STEPS)):
             self.world.now_s += self.random.choice([0.1, 0.6, 1.0])
             try:
+                life.beat()
                 ended = self.step(life)
             except (Crash, StoreError):
                 ended = True
@@ -82,6 +102,7 @@ class Schedule:
             if unexpected:
                 raise unexpected[0]
             if ended or life.failed:
+                life.sink.break_off(self.random.randrange(life.sink.n_waiting + 1))
                 self.end()
                 if self.n_lives < MAX_LIVES:
                     life = self.live()
@@ -126,6 +147,8 @@ class Schedule:
     def zombie(self, life: Life) -> bool:
         """Stopped for a while; another takes over, and the stopped one goes on."""
         self.no_fault()
+        if self.random.random() < 0.5:  # the journal's thread was done with what had been appended
+            life.tenure.journal.wait_durable(life.core.sequence)
         self.world.now_s += 60.0
         self.n_lives += 1
         other = Life(self.world, self.n_lives)
@@ -168,9 +191,9 @@ def outcome_of(seed: int) -> tuple[Outcome, list[str]]:
         problems = schedule.run()
     except Exception as error:  # noqa: BLE001 - whatever it was, it is the seed's
         told = isinstance(error, StateError) and not isinstance(error, FencedError | OwnedError)
-        if told and needed(schedule.damages):
+        if told and needed(schedule.damages) and not schedule.problems:
             return "refused", []
-        problems = [f"{type(error).__name__}: {error}"]
+        problems = [*schedule.problems, f"{type(error).__name__}: {error}"]
     finally:
         structlog.reset_defaults()
     if problems:

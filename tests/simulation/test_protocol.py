@@ -14,7 +14,11 @@ from multiprocessing import get_context
 
 import pytest
 
+from schemas.errors import FencedError
+from streams import keeper as keeper_module
 from tests.simulation.schedules import Outcome, outcome_of
+from tests.simulation.world import Life, World
+from tests.stores import FaultyStore
 
 N_SEEDS = int(os.environ.get("SIMULATION_SEEDS", "10000"))
 CHUNK = 250
@@ -42,6 +46,21 @@ def test_any_schedule_leaves_what_an_undisturbed_run_leaves() -> None:
     print(f"\n{dict(counts)}")
     if N_SEEDS >= CHUNK:
         assert counts["right in spite of damage"] > counts["refused"] > 0
+
+
+def test_who_has_found_a_later_epoch_drains_without_telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "BEAT_EVERY_S", 0.0)
+    world = World(0, FaultyStore())
+    life = Life(world, 1)
+    life.core.apply([run for place in world.log if (run := life.run(place, 1_000_000)) is not None])
+    life.tenure.journal.wait_durable(life.core.sequence)
+    Life(world, 2)
+    life.keeper.start()
+    life.keeper._guard.join(10.0)
+    assert [type(error) for error in life.failed] == [FencedError]
+    with pytest.raises(FencedError):
+        life.core.close()
+    assert not world.broker.problems
 
 
 if __name__ == "__main__":

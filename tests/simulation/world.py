@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -13,13 +14,14 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event, encode_item
-from schemas.errors import StateError
+from schemas.errors import StateError, StoreError
 from schemas.hashing import partition_of
 from schemas.records import Event, Item
 from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
+from serving.reader_view import SnapshotView
 from streams.audit import Digests, audit, digests_of, scratch_core
 from streams.checkpoint.epochs import Tenure, claim
 from streams.checkpoint.history import History
@@ -128,21 +130,31 @@ class Inline(Executor):
 
 
 class Broker:
-    """What the broker has: letters, lists, committed offsets; it outlives every life."""
+    """What the broker has: letters, lists as a reader sees them, committed offsets; outlives every life."""
 
     def __init__(self) -> None:
         self.letters: set[tuple[str, int, int]] = set()
-        self.told: dict[str, list[tuple[int, str]]] = {}
-        self.newest_model = (0, 0)
+        self.reader = SnapshotView(max_users=1_000)
+        self.forgotten = False
+        """Whether damage took entries that no heartbeat tells of: lists may fall back once."""
+        self.n_lives = 0
+        self.newest_model = (0, 0)  # of the lists handed to any life's producer
         self.committed: dict[Place, int] = {}
         self.problems: list[str] = []
 
 
 class LateSink:
-    """Acknowledges at `poll`, all or the first few; a crash drops the rest."""
+    """Acknowledges at `poll`, all or the first few; a crash drops the rest, or loses only their reports.
+
+    A producer sends what it has queued without asking anybody, so a life that was stopped may send after
+    another has followed it: readers drop what knows less than they have seen. But nothing may be handed to
+    the producer any more.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        broker.n_lives += 1
+        self._life = broker.n_lives
         self._waiting: list[tuple[str, list[Any], list[Any], Sequence[Headers] | None, Delivered]] = []
         self.at_once = 1_000_000
 
@@ -151,12 +163,42 @@ class LateSink:
         *, partition: int | None = None, headers: Sequence[Headers] | None = None,
     ) -> None:  # fmt: skip
         """Wait for the next poll."""
+        if topic == NAMES.recommendations:
+            self._judge(values)
         self._waiting.append((topic, list(keys), list(values), headers, delivered))
 
     def poll(self) -> None:
         """Deliver the first few."""
-        ready, self._waiting = self._waiting[: self.at_once], self._waiting[self.at_once :]
-        for topic, keys, values, headers, delivered in ready:
+        for keys, delivered in self._arrive(self.at_once):
+            delivered(len(keys), 0)
+
+    def break_off(self, n: int) -> None:
+        """The process is gone: of what waits, the first `n` batches were on their way."""
+        self._arrive(n)
+        self._waiting.clear()
+
+    @property
+    def n_waiting(self) -> int:
+        """Batches that are not acknowledged."""
+        return len(self._waiting)
+
+    def _judge(self, values: Sequence[bytes | None]) -> None:
+        problems = self._broker.problems
+        if self._life < self._broker.n_lives:
+            problems.append(
+                f"{len(values)} lists of life {self._life} after life {self._broker.n_lives} began"
+            )
+        for value in values:
+            assert value is not None
+            model = json.loads(value)["model"]
+            made_by = (model["epoch"], model["sequence"])
+            if made_by < self._broker.newest_model:
+                problems.append(f"a list of model {made_by} after {self._broker.newest_model}")
+            self._broker.newest_model = max(self._broker.newest_model, made_by)
+
+    def _arrive(self, n: int) -> list[tuple[list[Any], Delivered]]:
+        ready, self._waiting = self._waiting[:n], self._waiting[n:]
+        for topic, keys, values, headers, _ in ready:
             if topic.endswith(".dlq"):
                 assert headers is not None
                 fields = {name: value.decode() for name, value in headers[0]}
@@ -169,19 +211,16 @@ class LateSink:
                 )
             else:
                 for key, value in zip(keys, values, strict=True):
-                    self._list(key.decode(), json.loads(value))
-            delivered(len(keys), 0)
+                    self._list(key, value)
+        return [(keys, delivered) for _, keys, _, _, delivered in ready]
 
-    def _list(self, user: str, snapshot: dict[str, Any]) -> None:
-        knows, model = snapshot["knows"], snapshot["model"]
-        told = self._broker.told.setdefault(user, [])
-        if told and knows["offset"] < told[-1][0]:
-            self._broker.problems.append(f"{user}: knows.offset fell from {told[-1][0]} to {knows['offset']}")
-        told.append((knows["offset"], knows["event_id"]))
-        made_by = (model["epoch"], model["sequence"])
-        if made_by < self._broker.newest_model:
-            self._broker.problems.append(f"a list of model {made_by} after {self._broker.newest_model}")
-        self._broker.newest_model = max(self._broker.newest_model, made_by)
+    def _list(self, key: bytes, value: bytes) -> None:
+        reader = self._broker.reader
+        n_dropped = reader.dropped_older
+        reader.apply(key, value)
+        late = self._life < self._broker.n_lives
+        if reader.dropped_older > n_dropped and not late and not self._broker.forgotten:
+            self._broker.problems.append(f"{key.decode()}: knows.offset fell")
 
     def flush(self, timeout_s: float) -> int:
         """Deliver everything."""
@@ -233,7 +272,8 @@ class Life:
             writer=Inline(),
         )
         self.core.keep(self.keeper, self.tenure.epoch)
-        if self.core.sequence < world.broker.newest_model[1]:
+        self._beat_s = world.now_s
+        if self.core.sequence < world.broker.newest_model[1] and not world.broker.forgotten:
             world.broker.problems.append(
                 f"lists of model {world.broker.newest_model} were published; recovered {self.core.sequence}"
             )
@@ -256,6 +296,13 @@ class Life:
         at_end = first + n >= len(records)
         next_offset = self.world.ends[place] if at_end else records[first + n][0]
         return run_of_records(place, chosen, next_offset) if next_offset > position else None
+
+    def beat(self) -> None:
+        """As the worker does every second, whatever its store says."""
+        if self.world.now_s - self._beat_s >= 1.0:
+            self._beat_s = self.world.now_s
+            with suppress(StoreError):
+                self.tenure.beat()
 
     def commit(self) -> None:
         """As the worker does every second."""
@@ -297,25 +344,23 @@ def verdict(world: World, number: int, life: Life) -> list[str]:
         problems.append("user state differs from the undisturbed run's")
     if found.counts != wanted.counts:
         problems.append(f"counts are {found.counts}, not {wanted.counts}")
-    last = {}
+    last: dict[bytes, int] = {}
     letters = set()
     for (topic, partition), records in world.log.items():
         for offset, key, value in records:
             if value == b"not json":
                 letters.add((topic, partition, offset))
-            elif topic == NAMES.behaviour:
+            elif topic == NAMES.behaviour and key is not None:
                 last[key] = partition
     if world.broker.letters != letters:
         problems.append(f"letters {sorted(world.broker.letters ^ letters)} are missing or too many")
-    if {user.encode() for user in world.broker.told} != set(last):
-        problems.append("some users have no list")
-    for user, told in world.broker.told.items():
-        for part in life.core.partitions.values():
-            local = part.state.users.find(user)
-            if local >= 0 and told[-1][0] != int(part.state.last_offset[local]):
-                problems.append(
-                    f"{user} was told {told[-1]}, the last event is {part.state.last_offset[local]}"
-                )
+    for key, partition in last.items():
+        user = key.decode()
+        told = world.broker.reader.get(user)
+        state = life.core.partitions[partition].state
+        offset = int(state.last_offset[state.users.find(user)])
+        if told is None or told.knows.offset != offset:
+            problems.append(f"{user} was told {told and told.knows}, the last event is {offset}")
     if world.broker.committed != world.ends:
         problems.append(f"committed {world.broker.committed}, not {world.ends}")
     return problems + audited(world)

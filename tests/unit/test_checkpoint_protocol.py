@@ -225,6 +225,19 @@ def test_deaths_while_writing_leave_nothing_for_good(tmp_path: Path) -> None:
     assert len([path for path in store.paths() if path.endswith(".safetensors")]) == 1
 
 
+def test_what_was_refused_is_refused_again() -> None:
+    store = FaultyStore()
+    machine = Machine(store)
+    machine.batch(1)
+    machine.tell()
+    machine.tenure.beat()
+    (segment,) = [path for path in store.paths() if path.startswith("journal/")]
+    store.delete(segment)
+    for number in (2, 3):  # as a supervisor would
+        with pytest.raises(DamagedError, match="ends at entry 0 and was durable up to 1"):
+            Machine(store, number=number)
+
+
 def test_sequences_follow_each_other() -> None:
     machine = Machine(FaultyStore())
     with pytest.raises(StateError, match="cannot follow"):
