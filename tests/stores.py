@@ -99,7 +99,7 @@ class FaultyStore:
                 hole = rng.randrange(len(kept))
                 kept = kept[:hole] + bytes(min(16, len(kept) - hole)) + kept[hole + 16 :]
             disk.blobs[path] = synced + kept
-        for path in disk.absent:
+        for path in sorted(disk.absent):  # the order of a set is not the seed's
             if rng.random() < 0.5:
                 disk.blobs.pop(path, None)
         for path, data in disk.deleted.items():
