@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 
 from learners.blend import Gate
 from learners.blend_kernels import Bools
+from learners.cooccurrence import Cooccurrence
+from learners.ease import Ease
 from learners.embeddings import Embeddings
 from learners.evaluation import rank_of
+from learners.mixture import Mixture
 from learners.nearest import Ranked as Nearest
 from learners.nearest import best_items
 from learners.popularity import Popularity
@@ -32,6 +35,7 @@ from schemas.learner import Contexts, Interactions
 from schemas.runs import Float32, Int32
 from schemas.texts import texts_of
 from serving.ranking import Ranker
+from serving.recommender import Recommender, half_lives_h
 from serving.snapshots import SnapshotEncoder
 
 from .synthetic import Platform
@@ -82,6 +86,7 @@ def measure(n_items: int, n_events: int, repeats: int) -> dict[str, float]:
     transitions.learn_many(learned)
     popularity.learn_many(learned)
     embeddings.learn_many(interactions(rng, n_items, 100_000))
+    everything = recommender(rng, n_items, learned, embeddings)
     gate = Gate()
     history = power_law(rng, n_items, (USERS, HISTORY))
     seen = np.concatenate([power_law(rng, n_items, (USERS, SEEN - HISTORY)), history], axis=1)
@@ -106,21 +111,58 @@ def measure(n_items: int, n_events: int, repeats: int) -> dict[str, float]:
             epoch=0, sequence=1, fallbacks=np.zeros(USERS, dtype=np.int8),
         ).values  # fmt: skip
 
+    def cost_of(ranker: Recommender, *, hasty: bool) -> float:
+        ranker.hasty = hasty
+        return least_us(lambda: ranker.rank(contexts, seen, withdrawn), USERS, max(repeats // 10, 2))
+
     return {
         "items": n_items,
         "row_fill": round(float((transitions.view().nbr[:n_items] >= 0).mean()), 3),
         "rank_sparse_us": least_us(lambda: sparse.rank(contexts, seen, withdrawn), USERS, repeats),
         "learn_gate_sparse_us": least_us(lambda: sparse.learn_gate(contexts, targets), USERS, repeats),
         "rank_full_us": least_us(lambda: full.rank(contexts, seen, withdrawn), USERS, max(repeats // 10, 2)),
+        "recommend_us": cost_of(everything, hasty=False),
+        "recommend_hasty_us": cost_of(everything, hasty=True),
         "encode_us": least_us(encode, USERS, repeats),
         "snapshot_bytes": float(np.mean([len(value) for value in encode()])),
     }
 
 
+def recommender(
+    rng: np.random.Generator, n_items: int, learned: Interactions, embeddings: Embeddings
+) -> Recommender:
+    """All learners, with rows as full as the events make them."""
+    transitions = Transitions(64)
+    popularity = Popularity(tuple(hours * DAY_MS / 24 for hours in half_lives_h((6.0, 168.0))))
+    cooccurrence, ease = Cooccurrence(), Ease()
+    for learner in (transitions, popularity, cooccurrence):
+        learner.learn_many(learned)
+    for _ in range(40):  # one panel of EASE's refit each
+        ease.learn_many(interactions(rng, n_items, 1_024))
+    return Recommender(
+        transitions,
+        popularity,
+        embeddings,
+        cooccurrence,
+        ease,
+        Mixture(),
+        list_size=LIST_SIZE,
+        exclude_seen=True,
+    )
+
+
 class Exact(Embeddings):
     """Scores every item, however many there are."""
 
-    def ranked(self, vectors: Float32, k: int, n_items: int, withdrawn: Bools | None = None) -> Nearest:
+    def ranked(
+        self,
+        vectors: Float32,
+        k: int,
+        n_items: int,
+        withdrawn: Bools | None = None,
+        *,
+        hasty: bool = False,
+    ) -> Nearest:
         """As in `Embeddings`, exactly."""
         n = min(n_items, self.n_items)
         closed = self._closed_now(withdrawn)[:n]

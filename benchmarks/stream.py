@@ -130,7 +130,8 @@ def row(run: Run) -> str:
         return line
     line += f"{run.drained.snapshots_per_s:>9,.0f} snapshots/s"
     if run.engine == "worker_embeddings":
-        line += f", {run.drained.stepped_ratio:.1%} of events in gradient steps"
+        line += f", {run.drained.stepped_ratio:.1%} of events in encoder steps"
+        line += f", {run.drained.taught_ratio:.1%} in the gate's"
     return line
 
 
@@ -153,9 +154,17 @@ def snapshots(runs: dict[str, list[Run]]) -> int | None:
     return round(median(found)) if found else None
 
 
+def share(runs: dict[str, list[Run]], name: str) -> float | None:
+    """Least share of events, over the rounds, of the worker with embeddings."""
+    found = [
+        getattr(run.drained, name) for run in runs.get("worker_embeddings", []) if run.drained is not None
+    ]
+    return round(min(found), 4) if found else None
+
+
 def print_profile(name: str, runs: dict[str, list[Run]]) -> None:
     """Microseconds an event by stage, of the worker's last run."""
-    for run in runs.get("worker", [])[-1:]:
+    for run in [*runs.get("worker", [])[-1:], *runs.get("worker_embeddings", [])[-1:]]:
         if run.drained is not None:
             stages = sorted(run.drained.stages_us.items(), key=lambda pair: -pair[1])
             print(f"learner thread, us an event ({name}): " + ", ".join(f"{s} {us:.2f}" for s, us in stages))
@@ -258,6 +267,9 @@ def main() -> None:
     result = {
         **{engine: rate(runs, engine) for engine in ENGINES},
         "worker_over_plain": ratio(runs, "worker", "plain_faust"),
+        "worker_embeddings_over_plain": ratio(runs, "worker_embeddings", "plain_faust"),
+        "worker_embeddings_stepped": share(runs, "stepped_ratio"),
+        "worker_embeddings_taught": share(runs, "taught_ratio"),
         "worker_over_best_engine": ratio(runs, "worker", best),
         "snapshots_per_s": snapshots(runs),
         "p50_s_20k": None if steady is None else round(steady.p50_s, 4),

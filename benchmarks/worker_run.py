@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from msgspec import Struct
 
+from schemas.errors import UnavailableError
 from schemas.settings import KafkaSettings, WorkerSettings
 from schemas.topics import topic_names
 from streams.admin import AdminClient
@@ -26,6 +27,9 @@ from streams.topics import create_topics, has_records
 START_S = 300.0  # the first start compiles
 POLL_S = 0.05
 STALLED_S = 120.0
+BUSY_S = 120.0
+
+T = TypeVar("T")
 RAMP_S = 5.0
 FRESH_TOPIC_S = 30.0
 
@@ -44,7 +48,10 @@ class Drained(Struct, kw_only=True):
     """Microseconds an event of the learner thread, by stage."""
 
     stepped_ratio: float
-    """Share of the events that took part in gradient steps."""
+    """Share of the events that took part in encoder steps."""
+
+    taught_ratio: float
+    """Share of the events that took part in the gate's steps."""
 
 
 class Latencies(Struct, kw_only=True):
@@ -92,15 +99,25 @@ class Worker:
         self._child = child
 
     def stats(self) -> dict[str, Any]:
-        """Its statistics; raises when it has ended."""
-        self._child.check()
-        return http_json(f"{self.url}/stats", timeout_s=60)
+        """Its statistics; raises when it has ended, or is too busy to answer for `BUSY_S`."""
+        return self._patiently(lambda: http_json(f"{self.url}/stats", timeout_s=60))
 
     def metrics(self) -> dict[str, float]:
-        """Every sample of its metrics by name and labels."""
-        lines = http_text(f"{self.url}/metrics", timeout_s=60).splitlines()
+        """Every sample of its metrics by name and labels; raises as `stats`."""
+        lines = self._patiently(lambda: http_text(f"{self.url}/metrics", timeout_s=60)).splitlines()
         samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            self._child.check()
+            try:
+                return ask()
+            except UnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_S)
 
 
 @contextmanager
@@ -166,6 +183,7 @@ def drain(kafka: KafkaSettings, folder: Path, n_events: int, seconds: float, **s
             if name.startswith("reelflow_stage_seconds_total{")
         },
         stepped_ratio=metrics["reelflow_stepped_events_total"] / applied,
+        taught_ratio=metrics["reelflow_taught_events_total"] / applied,
     )
 
 

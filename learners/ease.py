@@ -7,9 +7,9 @@ A head of at most `n_head` items keeps exact counts of who took up both, over th
 
 Items join as they are first met; once the head is full, those that others overtook give way at a
 refit, and newcomers count from zero. A refit begins whenever a quarter more was counted than at the
-last one. It inverts by Gauss-Jordan elimination without pivots, `PANEL` columns a learn_many (so
-it never stops the learner for long, and is a function of the batches alone), and then publishes
-the `width` largest entries of each row. Scores, j = 0 for the newest::
+last one, and `least_growth` more. It inverts by Gauss-Jordan elimination without pivots, `PANEL`
+columns a learn_many (so it never stops the learner for long, and is a function of the batches
+alone), and then publishes the `width` largest entries of each row. Scores, j = 0 for the newest::
 
     s(b) = sum_j .97^j B[a_j, b]
 
@@ -91,7 +91,13 @@ def _largest(weights: Float32, head: Int32, nbr: Int32, w: Float32) -> None:
     n, width = len(weights), nbr.shape[1]
     for p in range(n):
         row = weights[p]
-        order = np.argsort(-np.abs(row))
+        size = np.abs(row)
+        if n > width:
+            floor = np.partition(size, n - width)[n - width]
+            chosen = np.flatnonzero(size >= floor)
+        else:
+            chosen = np.arange(n)
+        order = chosen[np.argsort(-size[chosen])]
         a = head[p]
         for k in range(width):
             nbr[a, k] = -1
@@ -121,6 +127,8 @@ class Ease:
         if n_head < 1 or width < 1 or max_items < 1:
             raise ValueError("n_head, width and max_items are positive")
         self._max_head, self._width, self._max_items = n_head, width, max_items
+        self.least_growth = 0
+        """Events at least from one refit to the next; no part of the state."""
         n = min(_FIRST_ITEMS, max_items)
         self._n_items = 0
         self._state: Int64 = np.zeros(
@@ -185,7 +193,9 @@ class Ease:
         self._go_on()
 
     def _go_on(self) -> None:
-        if not len(self._fitting) and self._state[1] >= max(FIRST_FIT, GROWTH * self._state[2]):
+        counted, fitted = int(self._state[1]), int(self._state[2])
+        due = max(GROWTH * fitted, fitted + self.least_growth) if fitted else FIRST_FIT
+        if not len(self._fitting) and counted >= due:
             self._begin_fit()
         if len(self._fitting):
             self._eliminate()

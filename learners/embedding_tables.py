@@ -18,7 +18,7 @@ from .adagrad import DEFAULT_RATES, DenseParameter, RowTable
 from .embedding_options import EmbeddingOptions
 from .embedding_rows import gaussian_rows
 from .embedding_step import Dense
-from .item_head import ItemHead
+from .item_head import HASTY_HEAD, ItemHead
 from .negatives import NegativeSampler
 from .state import digest_arrays, grown, taken
 from .user_rows import UserRows
@@ -61,6 +61,7 @@ class EmbeddingTables:
         self._dense = self._initial_dense()
         self._sampler = NegativeSampler(seed)
         self._head = ItemHead(dim)
+        self._hasty_head = ItemHead(dim, HASTY_HEAD, prefix="hasty_head")
         self._n_items = 0
         self._place: Int32 = np.zeros(0, dtype=np.int32)  # scratch of number_items
         self._closed = torch.zeros(0, device=self._device)  # 0 for supported items, else -inf
@@ -142,7 +143,8 @@ class EmbeddingTables:
         self._sampler.put(items, support)
         closed = np.where(support > 0, 0.0, -np.inf).astype(np.float32)
         self._closed[self._tensor(items.astype(np.int64))] = self._tensor(closed)
-        self._head.imported(items, support, self._items.values[: self._n_items])
+        for head in (self._head, self._hasty_head):
+            head.imported(items, support, self._items.values[: self._n_items])
         self._on_host = None
 
     def export_users(self, users: Int32) -> Float32:
@@ -200,6 +202,7 @@ class EmbeddingTables:
             "item_counts": self.support.copy(),
             **self._users.snapshot(),
             **self._head.snapshot(),
+            **self._hasty_head.snapshot(),
         }
         for name, each in self._dense.items():
             found[name] = host_array(each.value).copy()
@@ -236,6 +239,7 @@ class EmbeddingTables:
             value = taken(arrays, name, like, rows=len(each.value))
             dense[name] = value, taken(arrays, f"{name}_squares", like, rows=len(each.value))
         self._head.restore(arrays)
+        self._hasty_head.restore(arrays)
         self._items.load(*items)
         self._users.load(*users)
         for name, state in dense.items():

@@ -135,7 +135,8 @@ class Embeddings(EmbeddingTables):
         for name, parameter in self._dense.items():
             parameter.apply(getattr(found.dense, name))
         self._sampler.add(targets)
-        self._head.learned(targets, self._items.values[: self._n_items])
+        for head in (self._head, self._hasty_head):
+            head.learned(targets, self._items.values[: self._n_items])
         self._closed[self._tensor(targets.astype(np.int64))] = 0.0
         self._dirty_items[numbered.slots] = True
         self._dirty_dense = True
@@ -226,21 +227,30 @@ class Embeddings(EmbeddingTables):
         ranked = self._rank(vectors, k, n_items, normalise=False)
         return ranked.items, ranked.logits
 
-    def ranked(self, vectors: Float32, k: int, n_items: int, withdrawn: Bools | None = None) -> Ranked:
+    def ranked(
+        self,
+        vectors: Float32,
+        k: int,
+        n_items: int,
+        withdrawn: Bools | None = None,
+        *,
+        hasty: bool = False,
+    ) -> Ranked:
         """As `top_items`, with the normaliser: p_emb = exp(logit - log_z).
 
         Items that `withdrawn` (n,) by slot marks are neither found nor in the normaliser. Of a large
         catalogue on the CPU only the head is looked at, and the normaliser is an estimate: see
-        `learners.item_head`.
+        `learners.item_head`. A `hasty` call looks at a smaller head.
         """
         n = min(n_items, self._n_items)
         closed = self._closed_now(withdrawn)[:n]
-        if self._head.pays and n == self._n_items and closed.device.type == "cpu":
+        head = self._hasty_head if hasty else self._head
+        if head.pays and n == self._n_items and closed.device.type == "cpu":
             held = self._sampler.counts[:n] > 0
             n_closed = (
                 0 if withdrawn is None else int(np.count_nonzero(held[: len(withdrawn)] & withdrawn[:n]))
             )
-            return self._head.best(self._tensor(vectors), self._items.values[:n], closed, k, n_closed)
+            return head.best(self._tensor(vectors), self._items.values[:n], closed, k, n_closed)
         return best_items(self._tensor(vectors), self._items.values[:n], closed, k, normalise=True)
 
     def normaliser(self, vectors: Float32, n_items: int) -> Float32:

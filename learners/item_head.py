@@ -1,7 +1,8 @@
 """The items that are worth scoring for everybody, where scoring all of them would take too long.
 
-The `HEAD` items with the most interest lately are scored exactly. The others reach a list through
-other sources, which name them for the user at hand, and add to the normaliser as if their logits were
+Once half as many more are known, the `size` items with the most interest lately are scored exactly. The
+others reach a list through other sources, which name them for the user at hand, and add to the
+normaliser as if their logits were
 normal: with mean m and variances v of the others' vectors, f . e has mean f . m and variance
 sum_k f_k^2 v_k, so ::
 
@@ -33,8 +34,8 @@ from .nearest import Ranked, best_items
 from .state import grown, taken
 
 HEAD: Final = 8_192
-LEAST_ITEMS: Final = HEAD + HEAD // 2
-"""Items of interest from which on a head pays."""
+HASTY_HEAD: Final = 2_048
+"""For lists and gate steps of a worker that is behind (`streams.overload`)."""
 
 REFRESH: Final = 2_048
 HALF_LIFE: Final = 131_072
@@ -51,9 +52,14 @@ class ItemHead:
     ----------
     dim : int
         d.
+    size : int
+        Items of the head.
+    prefix : str
+        Of the names of its arrays.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, size: int = HEAD, *, prefix: str = "head") -> None:
+        self._size, self._prefix = size, prefix
         self._interest: Float32 = np.zeros(0, dtype=np.float32)
         self._items: Int32 = np.zeros(0, dtype=np.int32)  # ascending
         self._others: Float32 = np.zeros((2, dim), dtype=np.float32)  # m and v
@@ -105,7 +111,7 @@ class ItemHead:
         return Ranked(items, found.logits, log_z.numpy())
 
     def snapshot(self) -> Arrays:
-        """Copies: ``head_interest`` (N,), ``head_items``, ``head_others`` (2, d), ``head_counts`` (2,)."""
+        """Copies: ``<prefix>_interest`` (N,), ``_items``, ``_others`` (2, d), ``_counts`` (2,)."""
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -117,22 +123,23 @@ class ItemHead:
             An array is missing or malformed; nothing has changed then.
         """
         fresh = {name: taken(arrays, name, like) for name, like in self._arrays().items()}
-        items, interest = fresh["head_items"], fresh["head_interest"]
-        if len(fresh["head_others"]) != 2 or len(fresh["head_counts"]) != 2:
-            raise StateError("'head_others' and 'head_counts' have two rows")
+        name = self._prefix
+        items, interest = fresh[f"{name}_items"], fresh[f"{name}_interest"]
+        if len(fresh[f"{name}_others"]) != 2 or len(fresh[f"{name}_counts"]) != 2:
+            raise StateError(f"'{name}_others' and '{name}_counts' have two rows")
         if len(items) and not 0 <= int(items.min()) <= int(items.max()) < len(interest):
-            raise StateError("'head_items' names items that are not there")
-        self._interest = taken(arrays, "head_interest", self._interest)
-        self._items = taken(arrays, "head_items", self._items)
-        self._others = taken(arrays, "head_others", self._others)
-        self._counts = taken(arrays, "head_counts", self._counts)
+            raise StateError(f"'{name}_items' names items that are not there")
+        self._interest = taken(arrays, f"{name}_interest", self._interest)
+        self._items = taken(arrays, f"{name}_items", self._items)
+        self._others = taken(arrays, f"{name}_others", self._others)
+        self._counts = taken(arrays, f"{name}_counts", self._counts)
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         return {
-            "head_interest": self._interest,
-            "head_items": self._items,
-            "head_others": self._others,
-            "head_counts": self._counts,
+            f"{self._prefix}_interest": self._interest,
+            f"{self._prefix}_items": self._items,
+            f"{self._prefix}_others": self._others,
+            f"{self._prefix}_counts": self._counts,
         }
 
     def _ensure(self, n: int) -> None:
@@ -147,11 +154,11 @@ class ItemHead:
 
     def _refresh(self, values: Tensor) -> None:
         known = np.flatnonzero(self._interest > 0)
-        if len(known) < LEAST_ITEMS:
+        if len(known) < self._size + self._size // 2:
             return
-        order = known[np.argpartition(-self._interest[known], HEAD)]
-        self._items = np.sort(order[:HEAD]).astype(np.int32)
-        others = np.sort(order[HEAD:])
+        order = known[np.argpartition(-self._interest[known], self._size)]
+        self._items = np.sort(order[: self._size]).astype(np.int32)
+        others = np.sort(order[self._size :])
         sample = torch.from_numpy(others[:: -(-len(others) // SAMPLED)])
         rows = values.index_select(0, sample.to(values.device)).cpu()
         self._others[0] = rows.mean(dim=0).numpy()

@@ -135,6 +135,9 @@ class WorkerMetrics:
             "Events in gradient steps; fewer than those applied while the worker is behind",
             registry=registry,
         )
+        self.taught_events = Counter(
+            "reelflow_taught_events", "Events in the gate's steps; likewise", registry=registry
+        )
         self.drifts = Counter("reelflow_drifts", "Changes ADWIN found in the hit stream", registry=registry)
         self.tags_refused = Gauge(
             "reelflow_tags_refused",

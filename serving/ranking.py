@@ -107,6 +107,8 @@ class ItemLists:
         self._exclude_seen = exclude_seen
         self._n_last = N_LAST_SPARSE if embeddings is None else N_LAST
         self._n_nearest = max(EMBEDDING_CANDIDATES, 2 * list_size)
+        self.hasty = False
+        """Whether the encoder looks at fewer items, because there is more to do than time."""
 
     def rank_popularity(
         self, seen: Int32, k: int, *, which: int = 0, withdrawn: Bools | None = None
@@ -159,7 +161,7 @@ class ItemLists:
         if not n_open:
             return None
         vectors = embeddings.user_vectors(contexts)
-        nearest = embeddings.ranked(vectors, self._n_nearest, embeddings.n_items, withdrawn)
+        nearest = embeddings.ranked(vectors, self._n_nearest, embeddings.n_items, withdrawn, hasty=self.hasty)
         return Embedded(
             vectors=vectors,
             matrix=embeddings.item_matrix(),

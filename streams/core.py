@@ -42,7 +42,7 @@ from .letters import LetterWriter
 from .model import Model, concatenated
 from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
-from .share import PublishShare
+from .share import LEAST_SHARE, MOST_SHARE, PublishShare
 from .sinks import Sink
 
 CLOCK_ALLOWANCE_MS = 3_600_000
@@ -271,6 +271,7 @@ class WorkerCore:
             learned = self.model.learn(batch, withdrawn, reports=reports)
         self.metrics.scored_events.inc(learned.scored)
         self.metrics.stepped_events.inc(learned.stepped)
+        self.metrics.taught_events.inc(learned.taught)
         self.metrics.drifts.inc(learned.drifts)
         self.metrics.skipped_steps.inc(learned.discarded_steps)
 
@@ -295,7 +296,12 @@ class WorkerCore:
         )
         if self.held.caught_up and self._tells:
             began_s = time.perf_counter()
-            until_s = self._share.begin(began_s, self._applied_s, self.publisher.adapt(began_s))
+            until_s = self._share.begin(
+                began_s,
+                self._applied_s,
+                self.publisher.adapt(began_s),
+                LEAST_SHARE if self.model.ranker.hasty else MOST_SHARE,
+            )
             while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:
                 pass
             self._share.end(began_s, time.perf_counter())

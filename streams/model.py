@@ -29,11 +29,11 @@ from schemas.settings import LearnerSettings, RankerSettings
 
 from .catalogue import Catalogue
 from .model_parts import build_parts
+from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
 
 TOP: Final = 10
 MICRO_BATCH: Final = 128
 MOST_SCORED: Final = 8
-MOST_STEPPED: Final = 32
 WINDOW: Final = 100
 BOARD_NAMES: Final = ("reelflow", "popularity", "markov")
 WATCH: Final = EVENT_TYPES.index("watch")
@@ -44,10 +44,11 @@ Bools = NDArray[np.bool_]
 
 
 class Learned(Struct, kw_only=True):
-    """What became of one batch beyond the counts: events scored and in gradient steps, and so on."""
+    """What became of one batch beyond the counts: events scored, in encoder steps, in the gate's."""
 
     scored: int = 0
     stepped: int = 0
+    taught: int = 0
     drifts: int = 0
     discarded_steps: int = 0
 
@@ -89,9 +90,9 @@ class Model:
         """Predict, score, then learn, in micro-batches of `MICRO_BATCH` events.
 
         Every event is counted. Of a batch that is larger because the worker is behind, only
-        `MOST_SCORED` and `MOST_STEPPED` micro-batches, evenly spread, are scored and take
-        gradient steps (and are counted by co-occurrence and EASE): freshness first. Where neither is
-        wanted the whole batch is one step.
+        some micro-batches, evenly spread, are scored (`MOST_SCORED`) and take gradient steps
+        (`streams.overload`; the encoder's are counted by co-occurrence and EASE too): freshness
+        first. Where neither is wanted the whole batch is one step.
 
         Without `reports` nothing is scored for the board; what is learned is the same, bit by bit.
         """
@@ -99,13 +100,17 @@ class Model:
         wanted = self.embeddings is not None or self._evaluate_ratio > 0
         size = MICRO_BATCH if wanted else max(len(batch), 1)
         n = -(-len(batch) // size)
+        self.ranker.hasty = self.embeddings is not None and is_hasty(n)
+        if self.ease is not None:
+            self.ease.least_growth = EASE_GROWTH if self.ranker.hasty else 0
         for i in range(n):
             part = rows_of(batch, slice(i * size, (i + 1) * size))
-            if _is_chosen(i, n, MOST_SCORED) and self._rng.random() < self._evaluate_ratio:
-                self._score(part, withdrawn, learned, reports=reports)
+            scored = is_chosen(i, n, MOST_SCORED) and self._rng.random() < self._evaluate_ratio
+            if scored or (self.embeddings is not None and is_chosen(i, n, n_chosen(n, TAUGHT))):
+                self._score(part, withdrawn, learned, reports=reports and scored)
             for counter in self._counters:
                 counter.learn_many(part)
-            if self.embeddings is not None and _is_chosen(i, n, MOST_STEPPED):
+            if self.embeddings is not None and is_chosen(i, n, n_chosen(n, STEPPED)):
                 for stepped in self._stepped:
                     stepped.learn_many(part)
                 discarded = self.embeddings.discarded_steps
@@ -128,6 +133,7 @@ class Model:
         if reports:
             self._report(asked, contexts, withdrawn, learned)
         self.ranker.learn_gate(contexts, asked.items, asked.history, withdrawn)
+        learned.taught += len(batch)
 
     def _report(self, asked: Interactions, contexts: Contexts, withdrawn: Bools, learned: Learned) -> None:
         """Score the lists of all rankers; changes nothing that is learned."""
@@ -245,11 +251,6 @@ def _below(arrays: Mapping[str, NDArray[np.generic]], name: str) -> Arrays:
     return {
         key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")
     }
-
-
-def _is_chosen(i: int, n: int, most: int) -> bool:
-    """Whether number `i` of `n` is among at most `most` evenly spread ones."""
-    return n <= most or i * most // n != (i - 1) * most // n
 
 
 def rows_of(batch: Interactions, rows: slice | NDArray[np.intp]) -> Interactions:

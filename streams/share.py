@@ -6,6 +6,8 @@ waits longest has waited, and by how much the refresh interval is stretched (`st
 
     s = 0.25 up to 2 s,  0.65 from 6 s on,  linear in between
 
+With embeddings the share stays at 0.25 while the worker is far behind its log (`streams.overload`).
+
 Of time spent learning, publishing earns ``learned s / (1 - s)``: s of the two together. Time in which
 the thread had nothing to learn is free. What a chunk takes beyond its time is owed to the next tick.
 """
@@ -24,14 +26,16 @@ MOST_IDLE_S: Final = 0.1
 MOST_OWED_S: Final = 0.1
 
 
-def share_of(wait_s: float) -> float:
-    """Share of the thread's busy time that publishing gets when it is `wait_s` behind.
+def share_of(wait_s: float, most: float = MOST_SHARE) -> float:
+    """Share of the thread's busy time that publishing gets when it is `wait_s` behind, at most `most`.
 
     >>> [round(share_of(wait_s), 3) for wait_s in (0.0, 2.0, 4.0, 6.0, 60.0)]
     [0.25, 0.25, 0.45, 0.65, 0.65]
+    >>> share_of(60.0, most=LEAST_SHARE)
+    0.25
     """
     haste = min(max((wait_s - AT_EASE_S) / (IN_HASTE_S - AT_EASE_S), 0.0), 1.0)
-    return LEAST_SHARE + haste * (MOST_SHARE - LEAST_SHARE)
+    return LEAST_SHARE + haste * (most - LEAST_SHARE)
 
 
 class PublishShare:
@@ -44,7 +48,7 @@ class PublishShare:
         self._ended_s: float | None = None
         self._left_s = 0.0
 
-    def begin(self, now_s: float, learned_s: float, wait_s: float) -> float:
+    def begin(self, now_s: float, learned_s: float, wait_s: float, most: float = MOST_SHARE) -> float:
         """A tick begins; returns until when it may publish. One chunk is always allowed.
 
         Parameters
@@ -54,8 +58,10 @@ class PublishShare:
             Time spent learning since the last tick.
         wait_s : float
             How far publishing is behind.
+        most : float
+            As in `share_of`.
         """
-        share = share_of(wait_s)
+        share = share_of(wait_s, most)
         idle_s = MOST_IDLE_S if self._ended_s is None else now_s - self._ended_s - learned_s
         self._left_s += learned_s * share / (1.0 - share) + min(max(idle_s, 0.0), MOST_IDLE_S)
         return now_s + max(self._left_s, 0.0)

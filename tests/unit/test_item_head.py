@@ -18,9 +18,9 @@ DIM = 8
 
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> ItemHead:
-    for name, value in {"HEAD": 50, "LEAST_ITEMS": 75, "REFRESH": 500, "HALF_LIFE": 2_000}.items():
+    for name, value in {"REFRESH": 500, "HALF_LIFE": 2_000}.items():
         monkeypatch.setattr(item_head, name, value)
-    return ItemHead(DIM)
+    return ItemHead(DIM, 50)
 
 
 def _values(seed: int = 0) -> torch.Tensor:
@@ -63,7 +63,7 @@ def test_what_is_found_is_exact_and_the_normaliser_is_near(head: ItemHead) -> No
 
 
 def test_a_restored_head_goes_on_with_the_same_items(head: ItemHead) -> None:
-    values, twin = _values(), ItemHead(DIM)
+    values, twin = _values(), ItemHead(DIM, 50)
     head.learned(_targets(1, 1_300), values)
     twin.restore(head.snapshot())
     for one in (head, twin):

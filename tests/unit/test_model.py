@@ -9,7 +9,8 @@ from schemas.errors import StateError
 from schemas.learner import Interactions
 from schemas.records import Item
 from schemas.settings import LearnerSettings, RankerSettings
-from streams.model import MICRO_BATCH, MOST_SCORED, MOST_STEPPED, WATCH, Model, _is_chosen, rows_of
+from streams.model import MICRO_BATCH, MOST_SCORED, WATCH, Model, rows_of
+from streams.overload import STEPPED, TAUGHT, is_chosen, n_chosen
 from tests.learner_data import contexts_of
 
 
@@ -39,10 +40,16 @@ def model_of(*, embeddings: bool = True, evaluate_ratio: float = 1.0) -> Model:
 @pytest.mark.parametrize("n", [1, 3, 8, 9, 100, 512])
 @pytest.mark.parametrize("most", [1, 8, 32])
 def test_chosen_micro_batches_are_spread_and_bounded(n: int, most: int) -> None:
-    chosen = [i for i in range(n) if _is_chosen(i, n, most)]
+    chosen = [i for i in range(n) if is_chosen(i, n, most)]
     assert len(chosen) == min(n, most)
     if len(chosen) > 1:
         assert max(np.diff(chosen)) <= -(-n // len(chosen))
+
+
+@pytest.mark.parametrize("n", [33, 127, 128, 129, 1_000])
+def test_under_any_backlog_a_quarter_takes_encoder_steps_and_a_tenth_the_gates(n: int) -> None:
+    assert 4 * n_chosen(n, STEPPED) >= n
+    assert 10 * n_chosen(n, TAUGHT) >= n
 
 
 def test_a_small_batch_is_scored_and_stepped_whole() -> None:
@@ -51,14 +58,17 @@ def test_a_small_batch_is_scored_and_stepped_whole() -> None:
     assert learned.scored == 300
     assert learned.stepped == 300
     assert model.board.meters["reelflow"].n == 300
+    assert not model.ranker.hasty
 
 
 def test_a_large_batch_is_counted_whole_and_sampled() -> None:
     model = model_of()
-    n = MICRO_BATCH * MOST_STEPPED * 2
+    n = MICRO_BATCH * STEPPED[0] * 2
     learned = model.learn(batch_of(n), np.zeros(50, np.bool_))
     assert learned.scored == MICRO_BATCH * MOST_SCORED
-    assert learned.stepped == MICRO_BATCH * MOST_STEPPED
+    assert learned.stepped == MICRO_BATCH * STEPPED[0]
+    assert learned.taught == MICRO_BATCH * MOST_SCORED
+    assert model.ranker.hasty
     counted = model_of(embeddings=False, evaluate_ratio=0.0)
     counted.learn(batch_of(n), np.zeros(50, np.bool_))
     assert model.transitions.digest() == counted.transitions.digest()
