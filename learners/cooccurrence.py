@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from schemas.compiled import inlined, kernel
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32
 
@@ -48,7 +48,7 @@ class NeighbourRows(NamedTuple):
     discount: float
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def _place(a: int, b: int, nbr: Int32, w: Float32, filled: Int32) -> int:
     k = find(nbr[a], filled[a], b)
     if k >= 0:
@@ -70,7 +70,7 @@ def _place(a: int, b: int, nbr: Int32, w: Float32, filled: Int32) -> int:
     return k
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _learn(
     items: Int32,
     positive: Bools,
@@ -102,7 +102,7 @@ def _learn(
             dirty[a] = True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def score_neighbours(history: Int32, items: Int32, rows: NeighbourRows, out: Float32) -> None:
     """S of each context and candidate, (B, C); slow and plain, for tests and single questions."""
     nbr, w, norm = rows.nbr, rows.w, rows.norm

@@ -24,12 +24,13 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from schemas.compiled import kernel
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32, Int64
 
+from .blend_select import low_bound, padded, push
 from .cooccurrence import NeighbourRows
 from .state import digest_arrays, grown, taken
 from .transition_kernels import Bools
@@ -50,7 +51,7 @@ _FIRST_HEAD: Final = 256
 _NO_USERS: Final = np.zeros(0, dtype=np.int32)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _learn(
     items: Int32,
     positive: Bools,
@@ -85,29 +86,30 @@ def _learn(
                 row[place[a]] += np.float32(1.0)
 
 
-@njit(nogil=True, cache=True)
-def _largest(weights: Float32, head: Int32, nbr: Int32, w: Float32) -> None:
-    """Rows of the head: the entries of largest size of each row of `weights` (n, n), and whose they are."""
+@kernel
+def _largest(
+    weights: Float32, head: Int32, nbr: Int32, w: Float32, size: Float32, spare: Float32, places: Int32
+) -> None:
+    """Rows of the head: the entries of largest size of each row of `weights` (n, n), and whose they are.
+
+    Of equal sizes the first wins. `size` holds n, the others `width`, all padded as `low_bound` wants.
+    """
     n, width = len(weights), nbr.shape[1]
     for p in range(n):
         row = weights[p]
-        size = np.abs(row)
-        if n > width:
-            floor = np.partition(size, n - width)[n - width]
-            chosen = np.flatnonzero(size >= floor)
-        else:
-            chosen = np.arange(n)
-        order = chosen[np.argsort(-size[chosen])]
+        for b in range(n):
+            size[b] = abs(row[b])
+        bound = np.float32(0.0)
+        if n > padded(width):
+            bound = low_bound(n, width, size, spare)
+        m = 0
+        for b in range(n):
+            if size[b] >= bound and size[b] > np.float32(0.0):
+                m = push(b, size[b], m, width, places, spare)
         a = head[p]
         for k in range(width):
-            nbr[a, k] = -1
-            w[a, k] = np.float32(0.0)
-        for k in range(min(width, n)):
-            if row[order[k]] != 0.0:
-                nbr[a, k] = head[order[k]]
-                w[a, k] = row[order[k]]
-            else:
-                break
+            nbr[a, k] = head[places[k]] if k < m else -1
+            w[a, k] = row[places[k]] if k < m else np.float32(0.0)
 
 
 class Ease:
@@ -250,7 +252,10 @@ class Ease:
         np.fill_diagonal(weights, 0.0)
         self._dirty[: self._n_items] |= self._nbr[: self._n_items, 0] >= 0
         self._nbr[: self._n_items] = -1
-        _largest(weights, self._fitted_head, self._nbr, self._w)
+        size = np.full(padded(len(p)), -np.inf, dtype=np.float32)
+        spare = np.zeros(padded(self._width), dtype=np.float32)
+        places = np.zeros(self._width, dtype=np.int32)
+        _largest(weights, self._fitted_head, self._nbr, self._w, size, spare, places)
         self._dirty[self._fitted_head] = True
         self._fitting = np.zeros((0, 0), dtype=np.float32)
 

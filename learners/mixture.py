@@ -5,7 +5,7 @@
     p(c) = exp(theta_h . x_c) / sum_c' exp(theta_h . x_c'),    theta_h = shared + own_h
 
 over the union of a user's candidates; h is the bucket of the history's length, x the features listed
-in `mixture_kernels`: transitions, popularity at five half-lives, the sequence encoder,
+in `mixture_candidates`: transitions, popularity at five half-lives, the sequence encoder,
 co-occurrence, EASE, and what the user did before. One Adagrad step (rate .05, G0 .01) of cross
 entropy per target; a target that is not among the candidates teaches nothing (appending it would
 teach that missing evidence is a good sign).
@@ -25,7 +25,8 @@ from schemas.runs import Float32, Int32
 
 from .blend import INITIAL_SQUARES
 from .blend_kernels import N_BUCKETS
-from .mixture_kernels import N_HALF_LIVES, N_SOURCES, Gathered, Room, learn_targets
+from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room
+from .mixture_lists import learn_targets
 from .state import digest_arrays, taken
 
 __all__ = ["HALF_LIVES_H", "N_HALF_LIVES", "Mixture"]
@@ -90,7 +91,7 @@ class Mixture:
         n = int(
             learn_targets(
                 rows, targets, gathered, self._shared, self._own, self._shared_squares, self._own_squares,
-                RATE, room.score, room.mass,
+                RATE, room,
             )
         )  # fmt: skip
         self._counts[1] += n

@@ -17,16 +17,8 @@ from msgspec import Struct
 
 from learners.blend_kernels import NEVER_AGAIN, Bools, Embedded, Lists
 from learners.mixture import HALF_LIVES_H
-from learners.mixture_kernels import (
-    N_SOURCES,
-    Counted,
-    Gathered,
-    Room,
-    best_places,
-    gather_users,
-    place_of,
-    write_lists,
-)
+from learners.mixture_candidates import N_SOURCES, Counted, Gathered, Room, gather_users
+from learners.mixture_lists import best_places, place_of, write_lists
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
 
@@ -286,6 +278,7 @@ def _make_room(n_items: int, n_moved: int, n_near: int, n_candidates: int, list_
         score=np.zeros(n_candidates + spare, dtype=np.float32),
         mass=np.zeros(n_candidates + spare, dtype=np.float32),
         listed=np.zeros(n_items, dtype=np.int32),
+        weights=np.zeros(N_SOURCES, dtype=np.float32),
         top_items=np.zeros(list_size + spare, dtype=np.int32),
         top_scores=np.zeros(list_size + spare, dtype=np.float32),
         most=np.zeros(list_size + spare, dtype=np.float32),

@@ -1,4 +1,4 @@
-"""Compiled candidates and features of the mixture (`learners.mixture`); plain arrays only.
+"""Compiled candidates of the mixture (`learners.mixture`) and their features; plain arrays only.
 
 A candidate's features are zero where a source knows nothing::
 
@@ -24,35 +24,17 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from schemas.runs import Float32, Float64, Int8, Int32, Int64
+from schemas.compiled import inlined, kernel
+from schemas.runs import Float32, Float64, Int32, Int64
 
-from .blend_kernels import (
-    BLOCKED,
-    EMBEDDING,
-    POPULARITY,
-    TRANSITIONS,
-    Bools,
-    Embedded,
-    Lists,
-    Rows,
-    bucket_of,
-    dot,
-    exp32,
-    length_of,
-    log32,
-    softmax_mass,
-)
-from .blend_lists import clipped
-from .blend_select import low_bound, padded, push
+from .blend_kernels import BLOCKED, Bools, Embedded, Rows, bucket_of, dot, length_of, log32
+from .blend_select import low_bound, padded
 from .cooccurrence import NeighbourRows
 
 N_SOURCES: Final = 18
 """Features."""
 N_HALF_LIVES: Final = 5
-NEIGHBOURS: Final = 3
-"""Source code of co-occurrence and EASE, after those of `blend_kernels`."""
 
 _BASE_BITS: Final = 16
 _LAST_STAMP: Final = 32_767
@@ -86,6 +68,7 @@ class Room(NamedTuple):
     score: Float32  # (C,) and padding
     mass: Float32  # (C,)
     listed: Int32  # (N,) place in the list at hand + 1
+    weights: Float32  # (N_SOURCES,)
     top_items: Int32  # (k,)
     top_scores: Float32  # (k,)
     most: Float32  # (k,)
@@ -101,7 +84,7 @@ class Gathered(NamedTuple):
     bucket: Int32  # (B,)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def block_seen(history: Int32, n_blocked: int, seen: Int32, slot: Int32, stamp: Int64) -> int:
     """A base for the next user, for whom the newest `n_blocked` and what was `seen` may not be shown."""
     stamp[0] += 1
@@ -120,7 +103,7 @@ def block_seen(history: Int32, n_blocked: int, seen: Int32, slot: Int32, stamp: 
     return int(base)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sum_moves(history: Int32, n: int, rows: Rows, moves: Float32, moved: Int32) -> int:
     """Transitions' s_c of every neighbour of the newest items; returns how many places were met."""
     nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
@@ -148,7 +131,7 @@ def sum_moves(history: Int32, n: int, rows: Rows, moves: Float32, moved: Int32) 
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sum_rows(history: Int32, n: int, rows: NeighbourRows, by_mass: bool, total: Float32, found: Int32) -> int:
     """S of every neighbour of the history, without its own norm; returns how many places were met."""
     nbr, w, norm = rows.nbr, rows.w, rows.norm
@@ -172,7 +155,7 @@ def sum_rows(history: Int32, n: int, rows: NeighbourRows, by_mass: bool, total: 
     return count
 
 
-@njit(nogil=True, cache=True)
+@inlined
 def open_item(b: int, count: int, withdrawn: Bools, base: int, slot: Int32, ids: Int32) -> int:
     """Make item `b` a candidate unless it is one, blocked or withdrawn; returns the new count."""
     if (
@@ -187,7 +170,7 @@ def open_item(b: int, count: int, withdrawn: Bools, base: int, slot: Int32, ids:
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def open_best(
     n: int, k: int, found: Int32, count: int, withdrawn: Bools, base: int, room: Room, ids: Int32
 ) -> int:
@@ -206,7 +189,7 @@ def open_best(
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def open_first(items: Int32, k: int, count: int, withdrawn: Bools, base: int, slot: Int32, ids: Int32) -> int:
     """Make candidates of the first `k` of `items`, -1 padded, that are not blocked."""
     taken = 0
@@ -220,7 +203,7 @@ def open_first(items: Int32, k: int, count: int, withdrawn: Bools, base: int, sl
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def key_moves(n: int, base: int, room: Room) -> None:
     """Keys of what the transitions met: the sum of its channels; -1 for what is blocked."""
     slot, keys, moves, moved = room.slot, room.keys, room.moves, room.moved
@@ -230,7 +213,7 @@ def key_moves(n: int, base: int, room: Room) -> None:
         keys[p] = moves[b, 0] + moves[b, 1] + moves[b, 2] if is_open else np.float32(-1.0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def key_sums(
     n: int, found: Int32, total: Float32, norm: Float32, base: int, slot: Int32, keys: Float32
 ) -> np.float32:
@@ -244,7 +227,7 @@ def key_sums(
     return most
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_sums(count: int, ids: Int32, most_near: np.float32, norm: Float32, room: Room, x: Float32) -> None:
     """Features of transitions, co-occurrence and EASE of all candidates."""
     moves, near, linear = room.moves, room.near, room.linear
@@ -262,7 +245,7 @@ def fill_sums(count: int, ids: Int32, most_near: np.float32, norm: Float32, room
         x[16, c] = x[0, c] * x[2, c] * np.float32(0.1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_popular(count: int, ids: Int32, counts: Float64, per_total: Float64, x: Float32) -> None:
     """Features of popularity of all candidates."""
     for c in range(count):
@@ -274,7 +257,7 @@ def fill_popular(count: int, ids: Int32, counts: Float64, per_total: Float64, x:
             x[3 + f, c] = log32(np.float32(1.0) + max(share, np.float32(0.0)) * _PER_SHARE)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_embedded(
     i: int, count: int, with_embedding: bool, ids: Int32, embedded: Embedded, x: Float32, logit: Float32
 ) -> None:
@@ -294,7 +277,7 @@ def fill_embedded(
             x[9, c] = x[8, c] * log32(np.float32(1.0) + np.float32(support[b])) * np.float32(0.25)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_history(count: int, past: Int32, n: int, base: int, slot: Int32, x: Float32) -> None:
     """Features of what the user did before."""
     h, one = len(past), np.float32(1.0)
@@ -310,7 +293,7 @@ def fill_history(count: int, past: Int32, n: int, base: int, slot: Int32, x: Flo
         x[17, c] = log32(one + x[17, c])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def clear_sums(n_moved: int, n_near: int, n_linked: int, room: Room) -> None:
     """Forget the sums of this user."""
     moves, near, linear = room.moves, room.near, room.linear
@@ -325,7 +308,7 @@ def clear_sums(n_moved: int, n_near: int, n_linked: int, room: Room) -> None:
         linear[linked[p]] = zero
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gather_users(
     history: Int32,
     seen: Int32,
@@ -382,254 +365,3 @@ def gather_users(
         clear_sums(n_moved, n_near, n_linked, room)
         out.filled[i] = count
         out.bucket[i] = bucket_of(n)
-
-
-@njit(nogil=True, cache=True)
-def score_row(count: int, x: Float32, weights: Float32, score: Float32) -> None:
-    """Scores weights . x of the first `count` candidates."""
-    for c in range(count):
-        score[c] = np.float32(0.0)
-    for f in range(N_SOURCES):
-        w, row = weights[f], x[f]
-        if w != np.float32(0.0):
-            for c in range(count):
-                score[c] += w * row[c]
-
-
-@njit(nogil=True, cache=True)
-def place_of(targets: Int32, gathered: Gathered, weights: Float32, score: Float32, ranks: Int32) -> None:
-    """Place of each row's target among its candidates, ties against it; -1 where it is none."""
-    for i in range(len(targets)):
-        ids, count = gathered.ids[i], gathered.filled[i]
-        ranks[i] = -1
-        target = -1
-        for c in range(count):
-            if ids[c] == targets[i]:
-                target = c
-        if target < 0:
-            continue
-        score_row(count, gathered.x[i], weights[gathered.bucket[i]], score)
-        above = 0
-        for c in range(count):
-            above += 1 if score[c] >= score[target] else 0
-        ranks[i] = above - 1
-
-
-@njit(nogil=True, cache=True)
-def learn_targets(
-    rows: Int32,
-    targets: Int32,
-    gathered: Gathered,
-    shared: Float32,
-    own: Float32,
-    shared_squares: Float32,
-    own_squares: Float32,
-    rate: np.float32,
-    score: Float32,
-    mass: Float32,
-) -> int:
-    """One Adagrad step of listwise cross entropy for each of `rows` of `gathered`; how many learned.
-
-    g = sum_c softmax(score)_c x_c - x_target; theta -= rate g / sqrt(G), G += g^2, for the shared
-    weights and for those of the row's bucket. A row whose target is no candidate is skipped.
-    """
-    learned = 0
-    for r in rows:
-        ids, x, count, bucket = gathered.ids[r], gathered.x[r], gathered.filled[r], gathered.bucket[r]
-        target = -1
-        for c in range(count):
-            if ids[c] == targets[r]:
-                target = c
-        if target < 0:
-            continue
-        score_row(count, x, shared + own[bucket], score)
-        peak = score[0]
-        for c in range(count):
-            peak = max(peak, score[c])
-        total = softmax_mass(count, peak, score, mass)
-        for f in range(N_SOURCES):
-            expected = np.float32(0.0)
-            row = x[f]
-            for c in range(count):
-                expected += mass[c] * row[c]
-            g = expected / total - row[target]
-            shared_squares[f] += g * g
-            own_squares[bucket, f] += g * g
-            shared[f] -= rate * g / np.sqrt(shared_squares[f])
-            own[bucket, f] -= rate * g / np.sqrt(own_squares[bucket, f])
-        learned += 1
-    return learned
-
-
-@njit(nogil=True, cache=True)
-def select_row(r: int, k: int, gathered: Gathered, weights: Float32, room: Room) -> int:
-    """The best `k` candidates of gathered row `r`, by number, into room.top_items; how many there are."""
-    count, score = gathered.filled[r], room.score
-    score_row(count, gathered.x[r], weights[gathered.bucket[r]], score)
-    for c in range(count, padded(count)):
-        score[c] = np.float32(-np.inf)
-    bound = np.float32(-np.inf)
-    if count > padded(k):
-        bound = low_bound(count, k, score, room.best)
-    n = 0
-    for c in range(count):
-        if score[c] >= bound:
-            n = push(c, score[c], n, k, room.top_items, room.top_scores)
-    return n
-
-
-@njit(nogil=True, cache=True)
-def best_places(gathered: Gathered, weights: Float32, room: Room, out: Int32) -> None:
-    """The best of each gathered row into `out` (B, k), in order."""
-    for r in range(len(out)):
-        for p in range(select_row(r, out.shape[1], gathered, weights, room)):
-            out[r, p] = gathered.ids[r, room.top_items[p]]
-
-
-@njit(nogil=True, cache=True)
-def write_lists(
-    users: Int32,
-    gathered: Gathered,
-    weights: Float32,
-    uniform: np.float32,
-    by_logit: bool,
-    history: Int32,
-    rows: Rows,
-    near_rows: NeighbourRows,
-    linear_rows: NeighbourRows,
-    room: Room,
-    out: Lists,
-) -> None:
-    """The best k of each gathered row, into the rows `users` of `out`.
-
-    The source is the largest contribution to the score, each against knowing nothing (`uniform` is
-    log(1 + share / 1e-5) of a uniform share). Relevance is sigmoid(f_U . f_C) where `by_logit` and
-    there is a history, else the softmax probability.
-    """
-    score, mass = room.score, room.mass
-    top_items, top_scores = room.top_items, room.top_scores
-    items, scores, relevance, sources = out.items, out.scores, out.relevance, out.sources
-    k = items.shape[1]
-    for place in range(len(users)):
-        i = users[place]
-        ids, x, count = gathered.ids[place], gathered.x[place], gathered.filled[place]
-        w = weights[gathered.bucket[place]]
-        n = select_row(place, k, gathered, weights, room)
-        total, peak = np.float32(0.0), np.float32(0.0)
-        if n:
-            peak = top_scores[0]
-            total = softmax_mass(count, peak, score, mass)
-        has_logit = by_logit and gathered.bucket[place] > 0
-        floor = np.float32(0.0)
-        for f in range(3, 3 + N_HALF_LIVES):
-            floor += w[f] * uniform
-        for p in range(n):
-            c = top_items[p]
-            popular = -floor
-            for f in range(3, 3 + N_HALF_LIVES):
-                popular += w[f] * x[f, c]
-            moved = w[0] * x[0, c] + w[1] * x[1, c] + w[2] * x[2, c] + w[16] * x[16, c]
-            near = w[10] * x[10, c] + w[11] * x[11, c] + w[12] * x[12, c] + w[13] * x[13, c]
-            learned = w[8] * x[8, c] + w[9] * x[9, c]
-            source, most = POPULARITY, popular
-            if learned > 0.0 and learned >= most:
-                source, most = EMBEDDING, learned
-            if near > 0.0 and near >= most:
-                source, most = NEIGHBOURS, near
-            if moved > 0.0 and moved >= most:
-                source = TRANSITIONS
-            items[i, p] = ids[c]
-            scores[i, p] = top_scores[p]
-            sources[i, p] = source
-            if has_logit:
-                z = np.float64(gathered.logit[place, c])
-                relevance[i, p] = clipped(np.float32(1.0 / (1.0 + np.exp(-z))))
-            else:
-                relevance[i, p] = clipped(exp32(top_scores[p] - peak) / total)
-        for p in range(n, k):
-            items[i, p] = -1
-            scores[i, p] = np.float32(0.0)
-            relevance[i, p] = np.float32(0.0)
-            sources[i, p] = POPULARITY
-        name_reasons(i, n, history[i], rows, near_rows, linear_rows, room, out)
-
-
-@njit(nogil=True, cache=True)
-def name_reasons(
-    i: int,
-    n: int,
-    history: Int32,
-    rows: Rows,
-    near_rows: NeighbourRows,
-    linear_rows: NeighbourRows,
-    room: Room,
-    out: Lists,
-) -> None:
-    """Name the history item that adds most to each item that user `i` has from rows, by its source.
-
-    What turns out to be in no row with a positive weight is listed for its popularity.
-    """
-    items, sources, reasons = out.items[i], out.sources[i], out.reasons[i]
-    listed, most = room.listed, room.most
-    h, n_history = len(history), length_of(history)
-    wanted = False
-    for p in range(len(items)):
-        reasons[p] = -1
-    for p in range(n):
-        most[p] = np.float32(0.0)
-        if sources[p] == TRANSITIONS or sources[p] == NEIGHBOURS:
-            listed[items[p]] = p + 1
-            wanted = True
-    if not wanted:
-        return
-    nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
-    scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
-    g0 = g1 = g2 = np.float32(1.0)
-    for j in range(min(n_history, rows.n_last)):
-        a = history[h - 1 - j]
-        if a < len(nbr):
-            for q in range(nbr.shape[1]):
-                b = nbr[a, q]
-                if b < 0:
-                    break
-                p = listed[b] - 1
-                if p >= 0 and sources[p] == TRANSITIONS:
-                    added = (
-                        g0 * max(w[a, q, 0], np.float32(0.0)) / (rowsum[a, 0] * scale + kappa)
-                        + g1 * max(w[a, q, 1], np.float32(0.0)) / (rowsum[a, 1] * scale + kappa)
-                        + g2 * max(w[a, q, 2], np.float32(0.0)) / (rowsum[a, 2] * scale + kappa)
-                    )
-                    if added > most[p]:
-                        most[p], reasons[p] = added, a
-        g0 *= gammas[0]
-        g1 *= gammas[1]
-        g2 *= gammas[2]
-    name_neighbours(history, n_history, near_rows, room, sources, reasons)
-    name_neighbours(history, n_history, linear_rows, room, sources, reasons)
-    for p in range(n):
-        listed[items[p]] = 0
-        if (sources[p] == TRANSITIONS or sources[p] == NEIGHBOURS) and reasons[p] < 0:
-            sources[p] = POPULARITY
-
-
-@njit(nogil=True, cache=True)
-def name_neighbours(
-    history: Int32, n_history: int, rows: NeighbourRows, room: Room, sources: Int8, reasons: Int32
-) -> None:
-    """As `name_reasons`, from one kind of rows."""
-    nbr, w, norm = rows.nbr, rows.w, rows.norm
-    listed, most = room.listed, room.most
-    h, gain = len(history), np.float32(1.0)
-    for j in range(n_history):
-        a = history[h - 1 - j]
-        if a < len(nbr):
-            for q in range(nbr.shape[1]):
-                b = nbr[a, q]
-                if b < 0:
-                    break
-                p = listed[b] - 1
-                if p >= 0 and sources[p] == NEIGHBOURS:
-                    added = gain * norm[a] * w[a, q]
-                    if added > most[p]:
-                        most[p], reasons[p] = added, a
-        gain *= np.float32(rows.discount)
