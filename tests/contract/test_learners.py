@@ -10,8 +10,6 @@ import pytest
 
 from learners.cooccurrence import Cooccurrence
 from learners.ease import Ease
-from learners.embedding_options import EmbeddingOptions
-from learners.embeddings import Embeddings
 from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
 from learners.state import digest_arrays
@@ -20,6 +18,7 @@ from learners.transitions import Transitions
 from schemas.errors import StateError
 from schemas.learner import Contexts, Interactions, Learner
 from tests.learner_data import contexts_of, interactions, split
+from tests.learner_makers import ENCODERS, encoder, ranked_gate, ranked_mixture
 
 HOUR_MS = 3_600_000
 N_ITEMS = 40
@@ -40,18 +39,13 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "cooccurrence": lambda: Cooccurrence(8, window=10),
     "ease": lambda: Ease(24, width=8),
     "tags": _tag_chain,
-    "embeddings": lambda: Embeddings(dim=16, history=10, seed=5),
-    "embeddings with attention, shifts and in-batch negatives": lambda: Embeddings(
-        dim=16, history=10, seed=5, options=EmbeddingOptions(heads=2, shifts=2, in_batch=True)
-    ),
-    "embeddings by bce and adam": lambda: Embeddings(
-        dim=16, history=10, options=EmbeddingOptions(loss="bce", optimizer="adam", half=True)
-    ),
-    "embeddings by bpr and sgd": lambda: Embeddings(
-        dim=16, history=10, options=EmbeddingOptions(loss="bpr", optimizer="sgd")
-    ),
+    "gate": ranked_gate,
+    "mixture": ranked_mixture,
+    **{name: encoder(name) for name in ENCODERS},
 }
-FOLDS_EXACTLY = frozenset(name for name in LEARNERS if not name.startswith(("embeddings", "ease")))
+FOLDS_EXACTLY = frozenset(
+    name for name in LEARNERS if not name.startswith(("embeddings", "ease", "gate", "mixture"))
+)
 """Learners whose learn_many equals folding one event at a time, bit by bit."""
 
 
@@ -224,6 +218,40 @@ def test_state_is_bounded(make: Callable[[], Learner], batch: Interactions) -> N
     assert sizes[-1] == sizes[0]
 
 
+BOUNDED: dict[str, Callable[[], Learner]] = {
+    "transitions": lambda: Transitions(8, half_life_ms=HOUR_MS, max_items=32),
+    "markov": lambda: FirstOrderMarkov(4, max_items=32),
+    "popularity": lambda: Popularity((HOUR_MS, 24.0 * HOUR_MS), max_items=32),
+    "cooccurrence": lambda: Cooccurrence(8, window=10, max_items=32),
+    "ease": lambda: Ease(16, width=8, max_items=32),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_rows_are_bounded_whatever_comes(name: str, batch: Interactions) -> None:
+    learner = BOUNDED[name]()
+    for _ in range(2):
+        learner.learn_many(batch)
+    size = sum(array.nbytes for array in learner.snapshot().values())
+    for step in range(1, 5):
+        columns = _columns(batch)
+        columns["items"] = columns["items"] * 7**step
+        columns["history"] = np.where(columns["history"] >= 0, columns["history"] * 5**step, -1)
+        columns["history"] = columns["history"].astype(np.int32)
+        columns["users"] += 1_000 * step
+        columns["ts_ms"] += 10_000_000_000 * step
+        learner.learn_many(Interactions(**columns))
+    state = learner.snapshot()
+    assert sum(array.nbytes for array in state.values()) == size
+    assert learner.touched().items.max(initial=0) < 32
+    scores = learner.predict(contexts_of(batch), _candidates())
+    assert np.isfinite(scores).all()
+    for row in state.get("nbr", np.zeros((0, 0), dtype=np.int32)):
+        held = row[row >= 0]
+        assert len(np.unique(held)) == len(held)
+        assert (row[len(held) :] == -1).all()
+
+
 def test_negatives_teach_no_visits(make: Callable[[], Learner], batch: Interactions) -> None:
     learner = make()
     learner.learn_many(batch)
@@ -234,6 +262,6 @@ def test_negatives_teach_no_visits(make: Callable[[], Learner], batch: Interacti
     columns["fresh"][:] = False
     columns["ts_ms"][:] = batch.ts_ms.max()
     learner.learn_many(Interactions(**columns))
-    if learner.name in {"transitions", "markov", "popularity", "tags"}:
+    if learner.name != "embeddings":
         assert learner.digest() == before
         np.testing.assert_array_equal(scores, learner.predict(contexts, _candidates()))

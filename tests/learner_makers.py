@@ -1,0 +1,119 @@
+"""What the contract suites are run over: variants of the encoder, and gates as learners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.blend import Gate
+from learners.cooccurrence import Cooccurrence
+from learners.ease import Ease
+from learners.embedding_options import EmbeddingOptions
+from learners.embeddings import Embeddings
+from learners.mixture import Mixture
+from learners.popularity import Popularity
+from learners.transitions import Transitions
+from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
+from schemas.runs import Float32, Int32
+from serving.ranking import Ranker
+from serving.recommender import Recommender, half_lives_h
+
+from .learner_data import interactions
+
+HOUR_MS = 3_600_000.0
+NOTHING = np.zeros(0, dtype=np.bool_)
+
+ENCODERS: Final[dict[str, EmbeddingOptions]] = {
+    "embeddings": EmbeddingOptions(),
+    "embeddings with attention, shifts and in-batch negatives": EmbeddingOptions(
+        heads=2, shifts=2, in_batch=True
+    ),
+    "embeddings in steps of 8 against 16 negatives": EmbeddingOptions(step_targets=8, negatives=16),
+    "embeddings by bce": EmbeddingOptions(loss="bce", in_batch=True),
+    "embeddings by bce and adam": EmbeddingOptions(loss="bce", optimizer="adam", half=True),
+    "embeddings by bpr and sgd": EmbeddingOptions(loss="bpr", optimizer="sgd"),
+    "embeddings by bpr with attention": EmbeddingOptions(loss="bpr", heads=1),
+    "embeddings by adam": EmbeddingOptions(optimizer="adam", rate=0.02),
+}
+"""Every value of every choice at least once."""
+
+
+def encoder(name: str) -> Callable[[], Embeddings]:
+    """Maker of a small encoder with the choices of that name."""
+    return lambda: Embeddings(dim=16, history=10, seed=5, options=ENCODERS[name])
+
+
+class RankedGate:
+    """A gate as a learner: it learns from what a ranker finds among learners that stay as they are.
+
+    `predict` gives the score that a candidate has in the ranker's list, 0 where it has none.
+    """
+
+    def __init__(self, gate: Gate | Mixture, ranker: Ranker | Recommender) -> None:
+        self._gate, self._ranker = gate, ranker
+
+    @property
+    def name(self) -> str:
+        return self._gate.name
+
+    def predict(self, contexts: Contexts, items: Int32) -> Float32:
+        unseen = np.zeros((len(contexts.users), 0), dtype=np.int32)
+        ranked = self._ranker.rank(contexts, unseen, NOTHING, scoring=True)
+        same = (ranked.items[:, None, :] == items[None, :, None]) & (ranked.items >= 0)[:, None, :]
+        scores: Float32 = np.where(same, ranked.scores[:, None, :], np.float32(0.0)).sum(axis=2)
+        return scores
+
+    def learn_many(self, batch: Interactions) -> None:
+        newest = int(batch.ts_ms.max(initial=0))
+        contexts = Contexts(users=batch.users, history=batch.history, now_ms=newest)
+        targets = np.where(batch.fresh & (batch.weight > 0), batch.items, np.int32(-1)).astype(np.int32)
+        self._ranker.learn_gate(contexts, targets, batch.history, NOTHING)
+
+    def touched(self) -> TouchedKeys:
+        return self._gate.touched()
+
+    def snapshot(self) -> Arrays:
+        return self._gate.snapshot()
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        self._gate.restore(arrays)
+
+    def digest(self) -> str:
+        return self._gate.digest()
+
+
+Evidence = tuple[Transitions, Popularity, Embeddings, Cooccurrence, Ease]
+
+
+def new_evidence() -> Evidence:
+    """Small learners for a recommender, cold."""
+    lives = tuple(hours * HOUR_MS for hours in half_lives_h((24.0, 240.0)))
+    near, linear = Cooccurrence(8, window=10), Ease(24, width=8)
+    return Transitions(8), Popularity(lives), Embeddings(dim=16, history=10, seed=5), near, linear
+
+
+@cache
+def _evidence() -> Evidence:
+    evidence = new_evidence()
+    batch = interactions(seed=1, n=1_500)
+    for learner in evidence:
+        learner.learn_many(batch)
+    return evidence
+
+
+def ranked_gate() -> RankedGate:
+    """The gate of the sparse path."""
+    transitions, popularity, *_ = _evidence()
+    gate = Gate()
+    return RankedGate(gate, Ranker(transitions, popularity, None, gate, list_size=60, exclude_seen=False))
+
+
+def ranked_mixture() -> RankedGate:
+    """The gate over everything."""
+    mixture = Mixture()
+    recommender = Recommender(*_evidence(), mixture, list_size=60, exclude_seen=False)
+    return RankedGate(mixture, recommender)
