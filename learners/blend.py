@@ -14,30 +14,25 @@ list of what is popular: one transition seen once does not pass a popular item.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from schemas.errors import StateError
-from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
 from .blend_kernels import BLOCKED, N_BUCKETS, N_FEATURES, Bools, Embedded, Popular, Rows, Work
 from .blend_lists import learn_gate
 from .blend_select import LANES, padded
-from .state import digest_arrays, taken
+from .gate_weights import GateWeights
 
 INITIAL_WEIGHTS: Final = (0.10, 0.15, 0.05, 0.40, 0.40, 0.10, 0.10, 0.0)
 """next, forward, backward, popularity (short, long), embedding, the same times support, in history."""
 
-INITIAL_SQUARES: Final = 0.01
 POPULAR_CANDIDATES: Final = 100
 """Of each half-life, for lists of up to half as many; longer ones take twice their length."""
 
 
-class Gate:
+class Gate(GateWeights):
     """Learner of the blend's weights, name ``gate``; it learns from features, not from events.
 
     Deterministic: the same calls give the same weights, bit by bit. Cost: 2 microseconds a
@@ -45,35 +40,7 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._shared: Float32 = np.array(INITIAL_WEIGHTS, dtype=np.float32)
-        self._own: Float32 = np.zeros((N_BUCKETS, N_FEATURES), dtype=np.float32)
-        self._shared_squares = np.full(N_FEATURES, INITIAL_SQUARES, dtype=np.float32)
-        self._own_squares = np.full((N_BUCKETS, N_FEATURES), INITIAL_SQUARES, dtype=np.float32)
-        self._counts = np.zeros(2, dtype=np.int64)
-        self._dirty = False
-
-    @property
-    def name(self) -> str:
-        """Stable name."""
-        return "gate"
-
-    @property
-    def weights(self) -> Float32:
-        """By bucket, shared + own: (N_BUCKETS, N_FEATURES), a copy."""
-        weights: Float32 = self._shared + self._own
-        return weights
-
-    @property
-    def n_learned(self) -> int:
-        """Targets learned from."""
-        return int(self._counts[1])
-
-    def take_turns(self, rows: Int32, every: int) -> Int32:
-        """Of the rows with a target, every `every`-th one, counted across calls."""
-        turns = (int(self._counts[0]) + np.arange(len(rows))) % every == 0
-        self._counts[0] += len(rows)
-        chosen: Int32 = rows[turns]
-        return chosen
+        super().__init__(INITIAL_WEIGHTS)
 
     def learn(
         self,
@@ -98,59 +65,7 @@ class Gate:
                 self._shared, self._own, self._shared_squares, self._own_squares, work,
             )
         )  # fmt: skip
-        self._counts[1] += n
-        self._dirty = self._dirty or n > 0
-        return n
-
-    def touched(self) -> TouchedKeys:
-        """Drain: the one dense parameter, when it changed."""
-        none: Int32 = np.zeros(0, dtype=np.int32)
-        dense = ("gate",) if self._dirty else ()
-        self._dirty = False
-        return TouchedKeys(items=none, users=none, dense=dense)
-
-    def snapshot(self) -> Arrays:
-        """Copy of the state."""
-        return {name: array.copy() for name, array in self._arrays().items()}
-
-    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Become what `snapshot` described.
-
-        Raises
-        ------
-        StateError
-            An array is missing or of another shape (a build with other features).
-        """
-        mine = self._arrays()
-        fresh = {name: taken(arrays, name, like, rows=len(like)) for name, like in mine.items()}
-        for name, array in fresh.items():
-            if not np.isfinite(array).all():
-                raise StateError(f"the gate's {name!r} holds numbers that are not finite")
-        for name, array in fresh.items():
-            mine[name][...] = array
-        self._dirty = True
-
-    def export_dense(self) -> Arrays:
-        """The state as absolute values, for `import_dense` of another instance."""
-        return self.snapshot()
-
-    def import_dense(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """As `restore`, but nothing is touched by it."""
-        self.restore(arrays)
-        self._dirty = False
-
-    def digest(self) -> str:
-        """Hash of the state."""
-        return digest_arrays(self._arrays())
-
-    def _arrays(self) -> dict[str, NDArray[np.generic]]:
-        return {
-            "shared": self._shared,
-            "own": self._own,
-            "shared_squares": self._shared_squares,
-            "own_squares": self._own_squares,
-            "counts": self._counts,
-        }
+        return self._learned(n)
 
 
 def prepare_popular(shares: Float32, tops: Int32, weights: Float32, reserve: Int32 | None = None) -> Popular:

@@ -17,16 +17,17 @@ Sarwar et al., Item-based collaborative filtering recommendation algorithms, WWW
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.compiled import inlined, kernel
-from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
+from schemas.learner import Arrays, Contexts, Interactions
 from schemas.runs import Float32, Int32
 
-from .state import digest_arrays, grown, taken
+from .neighbour_rows import NeighbourRows, NeighbourTable
+from .state import grown, taken
 from .transition_kernels import INHERITED, Bools, find
 
 DISCOUNT: Final = 0.95
@@ -36,16 +37,6 @@ WIDTH: Final = 128
 
 _FIRST_ITEMS: Final = 1_024
 _EXPORTED: Final = ("nbr", "w", "counts", "filled")
-_NO_USERS: Final = np.zeros(0, dtype=np.int32)
-
-
-class NeighbourRows(NamedTuple):
-    """Rows as the ranking kernels read them: shared arrays, valid until the next learn_many."""
-
-    nbr: Int32  # (capacity, K) -1 empty, filled from the left
-    w: Float32  # (capacity, K)
-    norm: Float32  # (capacity,) what a row, and what a neighbour, is multiplied by
-    discount: float
 
 
 @inlined
@@ -126,7 +117,7 @@ def score_neighbours(history: Int32, items: Int32, rows: NeighbourRows, out: Flo
             out[i, q] = total / mass if mass > 0.0 else 0.0
 
 
-class Cooccurrence:
+class Cooccurrence(NeighbourTable):
     """The learner; see the module's docstring.
 
     Parameters
@@ -148,8 +139,7 @@ class Cooccurrence:
         if width < 1 or window < 1 or max_items < 1:
             raise ValueError("width, window and max_items are positive")
         self._window = window
-        self._max_items = max_items
-        self._n_items = 0
+        super().__init__(max_items)
         n = min(_FIRST_ITEMS, max_items)
         self._nbr: Int32 = np.full((n, width), -1, dtype=np.int32)
         self._w: Float32 = np.zeros((n, width), dtype=np.float32)
@@ -162,11 +152,6 @@ class Cooccurrence:
     def name(self) -> str:
         """Stable name."""
         return "cooccurrence"
-
-    @property
-    def n_items(self) -> int:
-        """Item slots met so far."""
-        return self._n_items
 
     def view(self) -> NeighbourRows:
         """The rows for a ranking kernel: shared arrays, valid until the next learn_many."""
@@ -189,23 +174,12 @@ class Cooccurrence:
             self._nbr, self._w, self._counts, self._norm, self._filled, self._dirty,
         )  # fmt: skip
 
-    def _reserve(self, n: int) -> None:
-        n = min(n, self._max_items)
-        self._n_items = max(self._n_items, n)
-        self._grow(n)
-
     def _grow(self, n: int) -> None:
         n = min(n, self._max_items)
         if n > len(self._filled):
             self._nbr, self._w = grown(self._nbr, n, -1), grown(self._w, n)
             self._counts, self._filled = grown(self._counts, n), grown(self._filled, n)
             self._dirty, self._norm = grown(self._dirty, n), _norms(self._counts)
-
-    def touched(self) -> TouchedKeys:
-        """Items whose row or count changed since the last call."""
-        items = np.flatnonzero(self._dirty[: self._n_items]).astype(np.int32)
-        self._dirty[items] = False
-        return TouchedKeys(items=items, users=_NO_USERS)
 
     def export_rows(self, items: Int32) -> Arrays:
         """Absolute values of the rows of `items` (B,), for `import_rows` of another instance; copies.
@@ -239,21 +213,6 @@ class Cooccurrence:
             getattr(self, f"_{name}")[items[fits]] = array[fits]
         self._norm[items[fits]] = _norms(self._counts[items[fits]])
 
-    def export_dense(self) -> Arrays:
-        """``counters``: number of item slots; (1,) int64."""
-        return {"counters": np.array([self._n_items], dtype=np.int64)}
-
-    def import_dense(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over what `export_dense` gave.
-
-        Raises
-        ------
-        StateError
-            The array is missing or malformed.
-        """
-        (n_items,) = taken(arrays, "counters", np.zeros(0, dtype=np.int64), rows=1).tolist()
-        self._reserve(n_items)
-
     def snapshot(self) -> Arrays:
         """Copy of the rows by item slot."""
         names = (*_EXPORTED, "dirty")
@@ -277,12 +236,6 @@ class Cooccurrence:
         self._nbr, self._w, self._counts, self._filled, self._dirty = nbr, w, counts, filled, dirty
         self._norm = _norms(counts)
         self._n_items = n
-
-    def digest(self) -> str:
-        """Hash of the rows by item slot."""
-        arrays = self.snapshot()
-        del arrays["dirty"]
-        return digest_arrays(arrays)
 
 
 def _norms(counts: Float32) -> Float32:

@@ -27,12 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.compiled import kernel
-from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
+from schemas.learner import Arrays, Contexts, Interactions
 from schemas.runs import Float32, Int32, Int64
 
 from .blend_select import low_bound, padded, push
-from .cooccurrence import NeighbourRows
-from .state import digest_arrays, grown, taken
+from .neighbour_rows import NeighbourRows, NeighbourTable
+from .state import grown, taken
 from .transition_kernels import Bools
 
 DISCOUNT: Final = 0.97
@@ -48,7 +48,6 @@ PANEL: Final = 64
 
 _FIRST_ITEMS: Final = 1_024
 _FIRST_HEAD: Final = 256
-_NO_USERS: Final = np.zeros(0, dtype=np.int32)
 
 
 @kernel
@@ -112,7 +111,7 @@ def _largest(
             w[a, k] = row[places[k]] if k < m else np.float32(0.0)
 
 
-class Ease:
+class Ease(NeighbourTable):
     """The learner; see the module's docstring.
 
     Parameters
@@ -128,11 +127,11 @@ class Ease:
     def __init__(self, n_head: int = N_HEAD, *, width: int = WIDTH, max_items: int = 2_000_000) -> None:
         if n_head < 1 or width < 1 or max_items < 1:
             raise ValueError("n_head, width and max_items are positive")
-        self._max_head, self._width, self._max_items = n_head, width, max_items
+        super().__init__(max_items)
+        self._max_head, self._width = n_head, width
         self.least_growth = 0
         """Events at least from one refit to the next; no part of the state."""
         n = min(_FIRST_ITEMS, max_items)
-        self._n_items = 0
         self._state: Int64 = np.zeros(
             4, dtype=np.int64
         )  # head size, counted, counted at the last refit, columns done
@@ -152,11 +151,6 @@ class Ease:
     def name(self) -> str:
         """Stable name."""
         return "ease"
-
-    @property
-    def n_items(self) -> int:
-        """Item slots met so far."""
-        return self._n_items
 
     def view(self) -> NeighbourRows:
         """The published rows for a ranking kernel."""
@@ -259,11 +253,6 @@ class Ease:
         self._dirty[self._fitted_head] = True
         self._fitting = np.zeros((0, 0), dtype=np.float32)
 
-    def _reserve(self, n: int) -> None:
-        n = min(n, self._max_items)
-        self._n_items = max(self._n_items, n)
-        self._grow(n)
-
     def _grow(self, n: int) -> None:
         n = min(n, self._max_items)
         if n > len(self._place):
@@ -280,12 +269,6 @@ class Ease:
             head = np.full(size, -1, dtype=np.int32)
             head[: len(self._head)] = self._head
             self._gram, self._head = gram, head
-
-    def touched(self) -> TouchedKeys:
-        """Items whose published row changed since the last call."""
-        items = np.flatnonzero(self._dirty[: self._n_items]).astype(np.int32)
-        self._dirty[items] = False
-        return TouchedKeys(items=items, users=_NO_USERS)
 
     def export_rows(self, items: Int32) -> Arrays:
         """Published rows of `items` (B,): ``nbr`` (B, K) int32, ``w`` (B, K) float32; copies."""
@@ -312,21 +295,6 @@ class Ease:
         self._grow(int(items.max()) + 1)
         fits = items < len(self._place)
         self._nbr[items[fits]], self._w[items[fits]] = nbr[fits], w[fits]
-
-    def export_dense(self) -> Arrays:
-        """``counters``: number of item slots; (1,) int64."""
-        return {"counters": np.array([self._n_items], dtype=np.int64)}
-
-    def import_dense(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over what `export_dense` gave.
-
-        Raises
-        ------
-        StateError
-            The array is missing or malformed.
-        """
-        (n_items,) = taken(arrays, "counters", np.zeros(0, dtype=np.int64), rows=1).tolist()
-        self._reserve(n_items)
 
     def snapshot(self) -> Arrays:
         """Copy of counts, published rows, and a refit under way."""
@@ -369,9 +337,3 @@ class Ease:
         self._head, self._gram, self._fitting, self._fitted_head = head, gram, fitting, fitted_head
         self._ones = np.ones(n, dtype=np.float32)
         self._n_items = n
-
-    def digest(self) -> str:
-        """Hash of the state by item slot."""
-        arrays = self.snapshot()
-        del arrays["dirty"]
-        return digest_arrays(arrays)

@@ -30,7 +30,7 @@ from schemas.runs import Float32, Float64, Int32, Int64
 
 from .blend_kernels import BLOCKED, Bools, Embedded, Rows, bucket_of, dot, length_of, log32
 from .blend_select import low_bound, padded
-from .cooccurrence import NeighbourRows
+from .neighbour_rows import NeighbourRows
 
 N_SOURCES: Final = 18
 """Features."""

@@ -24,8 +24,8 @@ from .blend_kernels import (
 )
 from .blend_lists import clipped
 from .blend_select import low_bound, padded, push
-from .cooccurrence import NeighbourRows
 from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room
+from .neighbour_rows import NeighbourRows
 
 NEIGHBOURS: Final = 3
 """Source code of co-occurrence and EASE, after those of `blend_kernels`."""

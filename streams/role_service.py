@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -136,8 +137,7 @@ class RoleService(Service):
             async for run in stream:
                 # What waits for a place while a rebalance passes would come after the state that it
                 # does not follow on; the new assignment reads it again.
-                epoch = _epoch(app)
-                await thread.submit(run, lambda epoch=epoch: _epoch(app) == epoch)  # type: ignore[misc]
+                await thread.submit(run, partial(_is_epoch, app, _epoch(app)))
 
         self._app.agent(batch_topic(self._app, topic, options), name=topic)(agent)
 
@@ -235,6 +235,10 @@ class RoleService(Service):
 def _epoch(app: ReelflowApp) -> int:
     consumer = app.consumer
     return consumer.epoch if isinstance(consumer, Consumer) else 0
+
+
+def _is_epoch(app: ReelflowApp, epoch: int) -> bool:
+    return _epoch(app) == epoch
 
 
 def _assigned(app: ReelflowApp, positions: Positions) -> Iterator[tuple[TP, int]]:

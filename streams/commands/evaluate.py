@@ -45,7 +45,7 @@ from ..evaluation.text import frozen_text, prequential_text
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="HTML file of recall over time."
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON line.")
-def command(  # noqa: PLR0913, RUF100  (one parameter an option)
+def command(
     format_: str,
     path: Path | None,
     learners: tuple[str, ...],

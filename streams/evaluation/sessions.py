@@ -65,9 +65,9 @@ def read_periods(path: Path) -> list[Clicks]:
 
             content = bytes(cramjam.zstd.decompress(content))
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            members = [member for member in archive.getmembers() if member.isfile()]
-            members.sort(key=lambda member: _number(Path(member.name)))
-            return [_clicks(archive.extractfile(member).read(), member.name) for member in members]  # type: ignore[union-attr]  # files only
+            members = sorted(archive.getmembers(), key=lambda member: _number(Path(member.name)))
+            opened = ((member.name, archive.extractfile(member)) for member in members)  # None: no file
+            return [_clicks(file.read(), name) for name, file in opened if file is not None]
     except (tarfile.TarError, OSError, ValueError) as error:
         raise SourceError(f"{path}: {error}") from error
 

@@ -141,6 +141,14 @@ def test_frozen_periods_rank_known_items_from_the_second_click_and_learn_all(tmp
     assert report["stream"]["asked"] == 1
 
 
+def test_a_click_on_the_same_item_again_is_learned_and_enters_the_session(tmp_path: Path) -> None:
+    (tmp_path / "period_0.txt").write_text("1 10\n1 10\n1 11\n1 10\n")
+    stream, _ = frozen_periods(read_periods(tmp_path))
+    past = past_of(stream)
+    assert past.fresh.all()
+    assert past.n_positives.tolist() == [0, 1, 2, 3]
+
+
 def test_a_broken_session_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "period_0.txt").write_text("1 10\n1\n")
     with pytest.raises(SourceError, match=r"period_0\.txt"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from learners.contenders import MarkovContender, PopularityContender, ScoringContender
+from learners.frozen import Phase, play_frozen
 from learners.prequential import Asked, Contender, Played, Rules, Stream, asked_of, past_of, play
 from learners.stream_kernels import ranks_of
 from schemas.learner import Interactions
@@ -142,3 +143,14 @@ def test_ranks_count_ties_against_the_target_and_skip_seen_items() -> None:
     assert ranks.tolist() == [3]
     ranks_of(scores, np.array([0], np.int32), np.array([[1, 3, -1]], np.int32), ranks)
     assert ranks.tolist() == [2]
+
+
+def test_what_learns_from_questions_is_taught_where_nothing_is_ranked() -> None:
+    stream = a_stream()
+    ours = ReelflowContender()
+    half = len(stream) // 2
+    phases = [Phase(0, half, learned=True), Phase(half, len(stream), learned=False)]
+    run = play_frozen(stream, phases, [ours], Rules(), lambda: 0.0)
+    assert run.rows.min() >= half
+    repeated = past_of(stream).repeated[:half]
+    assert 0 < ours._recommender._mixture.n_learned <= np.count_nonzero(~repeated)
