@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event, encode_item
 from schemas.hashing import partition_of
+from schemas.learner import Interactions
 from schemas.records import EVENT_TYPES, Event, Item
 from schemas.runs import RecordRun
 from schemas.settings import Settings
@@ -85,11 +86,34 @@ def warm_up(settings: Settings) -> float:
         core.apply([_run(core.names.behaviour, records, offset, now_ms)])
         core.tick()
         offset += len(records)
+    if core.model.embeddings is not None:
+        _refit()
     core.model.ranker.similar_items(0, 10)
     core.model.popular(10, core.unavailable())
     partition_of(b"u0", 1)
     core.close()
     return time.perf_counter() - started
+
+
+def _refit() -> None:
+    """A refit of EASE from beginning to end; the events above are too few for one."""
+    from learners.ease import FIRST_FIT, Ease
+
+    n = FIRST_FIT
+    zeros = np.zeros(n, dtype=np.int64)
+    items = (np.arange(n) % N_ITEMS).astype(np.int32)
+    Ease().learn_many(
+        Interactions(
+            users=zeros.astype(np.int32),
+            items=items,
+            types=zeros.astype(np.int8),
+            ts_ms=zeros,
+            weight=np.ones(n, dtype=np.float32),
+            history=np.roll(items, 1)[:, None].copy(),
+            fresh=np.ones(n, dtype=np.bool_),
+            gap_ms=zeros,
+        )
+    )
 
 
 def _run(topic: str, records: list[tuple[str, bytes]], offset: int, now_ms: int) -> RecordRun:
