@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from learners import ease, embedding_step, mixture_lists
+from learners import ease, embedding_step
 from schemas.settings import Settings
 from serving import recommender
 from streams.warm_up import warm_up
@@ -35,4 +35,3 @@ def test_a_refit_of_ease_and_the_mixtures_lists_are_among_it(monkeypatch: pytest
         noted(module, name)
     warm_up(Settings())
     assert ran == {name for _, name in kernels}
-    assert mixture_lists.write_lists.signatures
