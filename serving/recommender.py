@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from msgspec import Struct
 
 from learners.blend_kernels import NEVER_AGAIN, Bools, Embedded, Lists
 from learners.mixture import HALF_LIVES_H
@@ -48,13 +47,6 @@ def half_lives_h(configured: tuple[float, ...]) -> tuple[float, ...]:
     (24.0, 240.0, 2.4, 2400.0, inf)
     """
     return (configured[0], configured[min(1, len(configured) - 1)], *HALF_LIVES_H)
-
-
-class _Asked(Struct):
-    """What was gathered last, and for whom."""
-
-    contexts: Contexts
-    n: int
 
 
 class Recommender(ItemLists):
@@ -95,7 +87,7 @@ class Recommender(ItemLists):
         self._n_nearest = 2 * max(N_EACH, list_size)
         self._room: Room | None = None
         self._gathered: Gathered | None = None
-        self._asked: _Asked | None = None
+        self._asked: Contexts | None = None  # for whom `_gathered` is, where it is for all of them
 
     def settle(self) -> None:
         """Forget what was gathered for the last call."""
@@ -133,7 +125,7 @@ class Recommender(ItemLists):
                 rows, gathered, weights, uniform, has_logit, history, self._rows(),
                 self._cooccurrence.view(), self._ease.view(), self._room_for(withdrawn, history), out,
             )  # fmt: skip
-        self._asked = _Asked(contexts, n) if n <= AT_ONCE else None
+        self._asked = contexts if n <= AT_ONCE else None
         return ranked
 
     def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:
@@ -146,16 +138,25 @@ class Recommender(ItemLists):
             gathered, _ = self._gather(rows, contexts, seen, withdrawn, self._list_size)
             room = self._room_for(withdrawn, contexts.history)
             place_of(targets[part], gathered, weights, room.score, places[part])
-        self._asked = _Asked(contexts, len(targets)) if len(targets) <= AT_ONCE else None
+        self._asked = contexts if len(targets) <= AT_ONCE else None
         return places
 
-    def first_places(self, k: int, contexts: Contexts) -> Int32:
-        """The first `k` of those ranked last, -1 padded (B, k); `contexts` is the object asked with."""
-        asked, gathered, room = self._asked, self._gathered, self._room
-        if asked is None or asked.contexts is not contexts or gathered is None or room is None:
-            raise ValueError("these contexts were not ranked last, or were too many at a time")
-        items = np.full((asked.n, k), -1, dtype=np.int32)
-        best_places(gathered, self._mixture.weights, room, items)
+    def first_places(self, k: int, contexts: Contexts, seen: Int32, withdrawn: Bools) -> Int32:
+        """The first `k` places of each user's order, -1 padded (B, k).
+
+        Given the very `contexts` object that was ranked last, it reuses the candidates found then.
+        """
+        n = len(contexts.users)
+        items = np.full((n, k), -1, dtype=np.int32)
+        known = self._asked is contexts
+        for first in range(0, n, AT_ONCE):
+            rows: Int32 = np.arange(first, min(first + AT_ONCE, n), dtype=np.int32)
+            gathered = self._gathered
+            if not known or gathered is None:
+                self._asked = None
+                gathered, _ = self._gather(rows, contexts, seen, withdrawn, self._list_size)
+            room = self._room_for(withdrawn, contexts.history)
+            best_places(gathered, self._mixture.weights, room, items[rows[0] : rows[-1] + 1])
         return items
 
     def learn_gate(
@@ -177,13 +178,8 @@ class Recommender(ItemLists):
         targets = np.ascontiguousarray(targets, dtype=np.int32)
         unavailable: Bools = np.zeros(0, dtype=np.bool_) if withdrawn is None else withdrawn
         known = np.zeros((len(targets), 0), dtype=np.int32) if seen is None else seen
-        asked, room = self._asked, self._room
-        if (
-            asked is not None
-            and asked.contexts is contexts
-            and self._gathered is not None
-            and room is not None
-        ):
+        room = self._room
+        if self._asked is contexts and self._gathered is not None and room is not None:
             return self._mixture.learn(turn, targets, self._gathered, room)
         self._asked = None
         learned = 0

@@ -52,7 +52,7 @@ class ReelflowContender:
 
     def lists(self, asked: Asked, k: int) -> Int32:
         """First `k` places of the lists; (B, k)."""
-        return self._recommender.first_places(k, asked.contexts)
+        return self._recommender.first_places(k, asked.contexts, asked.seen, self._withdrawn)
 
     def teach(self, asked: Asked) -> None:
         """The mixture learns from it with the next batch."""

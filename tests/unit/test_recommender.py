@@ -144,7 +144,21 @@ def test_places_are_those_of_the_lists() -> None:
     places = played.recommender.places(contexts, lists[:, 4].copy(), none, NOTHING)
     assert (places >= 4).all()  # ties count against the target
     assert (places == 4).mean() > 0.9
-    np.testing.assert_array_equal(played.recommender.first_places(30, contexts), lists)
+    np.testing.assert_array_equal(played.recommender.first_places(30, contexts, none, NOTHING), lists)
+
+
+def test_more_users_than_are_gathered_at_once_get_the_same() -> None:
+    played = Played(list_size=30)
+    batch = rows_of(interactions(seed=8, n=300, n_items=N_ITEMS), 0, 300)
+    contexts, seen = contexts_of(batch), batch.history
+    lists = played.recommender.rank(contexts, seen, NOTHING).items
+    targets = batch.items.copy()
+    places = played.recommender.places(contexts, targets, seen, NOTHING)
+    np.testing.assert_array_equal(played.recommender.first_places(30, contexts, seen, NOTHING), lists)
+    for first in (0, 128, 256):
+        part = rows_of(batch, first, min(first + 128, 300))
+        own = played.recommender.places(contexts_of(part), part.items.copy(), part.history, NOTHING)
+        np.testing.assert_array_equal(own, places[first : first + 128])
 
 
 def test_ranking_changes_nothing_and_its_candidates_teach_the_same() -> None:
