@@ -54,8 +54,8 @@ class Embeddings(EmbeddingTables):
 
     Cost on one core at d = 64, H = 50 and 8 000 items: 19 microseconds a target learned in
     full steps of 64, 12 in steps of 128 (a step of a few targets costs about half a millisecond
-    whatever they are), 1.5 a user vector, 45 a list of 100 among all items with its normaliser. Steps are small: more than
-    one torch thread does not pay.
+    whatever they are), 1.5 a user vector, 45 a list of 100 among all items with its normaliser.
+    Steps are small: more than one torch thread does not pay.
 
     Parameters
     ----------
