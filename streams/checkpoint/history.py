@@ -18,7 +18,7 @@ from msgspec import Struct
 from schemas.errors import DamagedError, MissingError, StateError
 from schemas.learner import Arrays
 
-from .format import Checkpoint, Manifest, decode_arrays, digest, unseal
+from .format import Checkpoint, Manifest, decode_arrays, digest_of_unit, unseal
 from .segments import FOLDER as JOURNAL
 from .segments import JournalEntry, epoch_text, read_entries, segments
 from .store import Store
@@ -147,7 +147,7 @@ def read_checkpoint(store: Store, name: str) -> Checkpoint:
             data = store.read(f"{CHECKPOINTS}/{name}/{unit}{UNIT}")
         except MissingError:
             raise DamagedError(f"checkpoint {name} lacks its unit {unit!r}") from None
-        if len(data) != info.n_bytes or digest((data,)) != info.blake2b:
+        if len(data) != info.n_bytes or digest_of_unit((data,)) != info.xxh3_128:
             raise DamagedError(f"unit {unit!r} of checkpoint {name} is damaged: its digest differs")
         units[unit] = decode_arrays(data)
     return Checkpoint(

@@ -16,7 +16,7 @@ from .format import (
     Manifest,
     UnitInfo,
     check_unit_name,
-    digest,
+    digest_of_unit,
     encode_arrays,
     seal,
 )
@@ -117,7 +117,7 @@ class Tenure:
                 blobs.append(f"{CHECKPOINTS}/{name}/{unit}{UNIT}")
                 parts = encode_arrays(arrays)
                 self._store.create(blobs[-1], *parts)
-                units[unit] = UnitInfo(n_bytes=sum(map(len, parts)), blake2b=digest(parts))
+                units[unit] = UnitInfo(n_bytes=sum(map(len, parts)), xxh3_128=digest_of_unit(parts))
             self.check()
             described = Manifest(
                 epoch=self.epoch,
