@@ -104,6 +104,8 @@ class Stream(Struct, kw_only=True):
     n_items: int
     fresh_window: int = FRESH_WINDOW
     """A positive is fresh when its item is not among so many newest of the history."""
+    history: int = HISTORY
+    """Newest positives of the user that learners are handed with an event or a question."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -176,7 +178,7 @@ def past_of(stream: Stream) -> Past:
 def interactions_of(stream: Stream, past: Past, rows: slice | Int64) -> Interactions:
     """Some events of a stream as learners take them, with the history each of them had."""
     users = stream.users[rows]
-    history = np.full((len(users), HISTORY), -1, dtype=np.int32)
+    history = np.full((len(users), stream.history), -1, dtype=np.int32)
     fill_last(past.positives, past.starts[users], past.n_positives[rows], history)
     return Interactions(
         users=users,
@@ -198,7 +200,7 @@ def asked_of(stream: Stream, past: Past, rows: Int64, rules: Rules) -> Asked:
     if rules.ties_together:
         known = first_of_ties(stream, past)[rows]
     starts = past.starts[users]
-    history = np.full((len(rows), HISTORY), -1, dtype=np.int32)
+    history = np.full((len(rows), stream.history), -1, dtype=np.int32)
     fill_last(past.positives, starts, past.n_positives[known], history)
     n_seen = past.n_consumed[known] if rules.exclude_seen else np.zeros(len(rows), dtype=np.int32)
     seen = np.full((len(rows), int(n_seen.max(initial=0))), -1, dtype=np.int32)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -294,6 +294,29 @@ def load_settings(
         except msgspec.ValidationError as error:
             raise _named(section, error) from None
     return Settings(**resolved)
+
+
+def assigned(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Overrides for `load_settings` from texts ``section.name=value``; lists as in JSON, later texts win.
+
+    >>> assigned(["learner.dim=32"])
+    {'learner': {'dim': '32'}}
+
+    Raises
+    ------
+    ConfigurationError
+        A text reads otherwise, or there is no such section; `load_settings` looks at names and values.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, is_assigned, value = text.partition("=")
+        section, _, key = name.strip().partition(".")
+        if not is_assigned or not key:
+            raise ConfigurationError(text, "must read section.name=value")
+        if section not in _SECTIONS:
+            raise ConfigurationError(name, f"unknown section; there are {', '.join(_SECTIONS)}")
+        found.setdefault(section, {})[key] = _from_text(value.strip())
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -26,14 +26,14 @@ from msgspec.structs import replace
 from learners.prequential import Played, Stream, past_of, play
 from schemas.errors import ReelflowError
 from schemas.runs import Float64, Int32
-from streams.evaluation.contender import ReelflowContender
 from streams.evaluation.data_sets import DATA_SETS, load_data_set
+from streams.evaluation.learners import REELFLOW, make_contender
 
 from .contenders.scoring import Room
 from .field import BASELINES, baselines_for
 from .figures import METRICS, averaged, figure_of, gains_of
 
-OURS: Final = "reelflow"
+OURS: Final = REELFLOW
 QUICK: Final = ("ml-100k", "ml-latest-small")
 SCORED: Final = 0.2
 
@@ -49,7 +49,7 @@ def measure(name: str, data: Path, learners: list[str], seeds: int) -> dict[str,
     if OURS in learners:
         # Our mixture learns from what it is asked, so it is asked from the start.
         for seed in range(seeds):
-            ours = ReelflowContender(seed=seed, exclude_seen=rules.exclude_seen, name=OURS)
+            ours = make_contender(OURS, rules, seed)
             runs.append(play(stream, [ours], rules, time.process_time))
     known = played.rows[past_of(stream).n_events[played.rows] > 0]
     users = stream.users[known]

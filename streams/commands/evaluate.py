@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from ..evaluation.data_sets import FORMATS, Ties
-from ..evaluation.learners import DEFAULT, KNOWN
+from ..evaluation.learners import DEFAULT, KNOWN, learner_settings
 from ..evaluation.plot import plot_html
 from ..evaluation.run import PROTOCOLS, Asking, Progress, ProtocolName, evaluate
 from ..evaluation.text import frozen_text, prequential_text
@@ -44,6 +44,13 @@ from ..evaluation.text import frozen_text, prequential_text
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="HTML file of recall over time."
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="learner.NAME=VALUE",
+    help="What reelflow learns with, by the names of docs/settings.md; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON line.")
 def command(
     format_: str,
@@ -57,6 +64,7 @@ def command(
     score_from: float,
     seeds: int,
     plot: Path | None,
+    settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Rank, score, then learn a recorded stream, once; report how well each learner ranked.
@@ -77,6 +85,7 @@ def command(
         limit=limit,
         score_from=score_from,
         n_seeds=seeds,
+        learner=learner_settings(settings),
     )
     with progress() as show:
         report = evaluate(asking, show)

@@ -10,35 +10,35 @@ from learners.prequential import Asked
 from schemas.learner import Interactions
 from schemas.runs import Int32
 from schemas.settings import LearnerSettings, RankerSettings
+from serving.ranking import Ranker
 from serving.recommender import Recommender
 
-from ..model_parts import build_parts
+from ..model_parts import Parts, build_parts
 
 PLACES: Final = 100
 
 
-class ReelflowContender:
-    """The worker's `Recommender`, one configuration for every data set.
+def _parts(learner: LearnerSettings, *, exclude_seen: bool) -> Parts:
+    """Where seen items may be ranked, the newest may be, too: in a recorded stream they are watched again."""
+    ranker = RankerSettings(exclude_seen=exclude_seen)
+    return build_parts(learner, ranker, list_size=PLACES, device=learner.device, n_never=0)
 
-    Where seen items may be ranked, the newest may be, too: in a recorded stream they are watched
-    again.
+
+class ReelflowContender:
+    """The worker's `Recommender`.
 
     Parameters
     ----------
-    seed : int
+    learner : LearnerSettings
     exclude_seen : bool
     name : str
     """
 
-    def __init__(self, *, seed: int = 0, exclude_seen: bool = True, name: str = "reelflow") -> None:
+    def __init__(
+        self, learner: LearnerSettings, *, exclude_seen: bool = True, name: str = "reelflow"
+    ) -> None:
         self.name = name
-        parts = build_parts(
-            LearnerSettings(seed=seed),
-            RankerSettings(exclude_seen=exclude_seen),
-            list_size=PLACES,
-            device="cpu",
-            n_never=0,
-        )
+        parts = _parts(learner, exclude_seen=exclude_seen)
         if not isinstance(parts.ranker, Recommender):
             raise TypeError("the evaluation needs embeddings")
         self._recommender = parts.ranker
@@ -64,3 +64,54 @@ class ReelflowContender:
         if asked is not None:
             self._recommender.learn_gate(asked.contexts, asked.targets, asked.seen)
         self._recommender.learn(batch)
+
+
+class SparseContender:
+    """The worker's `Ranker` without embeddings: transitions and popularity under the smaller gate.
+
+    Parameters
+    ----------
+    learner : LearnerSettings
+    exclude_seen : bool
+    name : str
+    """
+
+    def __init__(
+        self, learner: LearnerSettings, *, exclude_seen: bool = True, name: str = "reelflow"
+    ) -> None:
+        self.name = name
+        parts = _parts(learner, exclude_seen=exclude_seen)
+        if not isinstance(parts.ranker, Ranker):
+            raise TypeError("this is for settings without embeddings")
+        self._ranker = parts.ranker
+        self._learners = (parts.transitions, parts.popularity)
+        self._asked: Asked | None = None
+        self._listed: Int32 = np.zeros((0, PLACES), dtype=np.int32)
+        self._withdrawn = np.zeros(0, dtype=np.bool_)
+
+    def ranks(self, asked: Asked) -> Int32:
+        """Places in lists of 100, ties within them against the target; (B,)."""
+        self._asked = asked
+        ranked = self._ranker.rank(asked.contexts, asked.seen, self._withdrawn, scoring=True)
+        self._listed = ranked.items
+        hit = ranked.items == asked.targets[:, None]
+        own = np.where(hit, ranked.scores, -np.inf).max(axis=1)
+        ahead = ((ranked.scores >= own[:, None]) & (ranked.items >= 0)).sum(axis=1)
+        places: Int32 = np.where(hit.any(axis=1), ahead - 1, -1).astype(np.int32)
+        return places
+
+    def lists(self, asked: Asked, k: int) -> Int32:
+        """First `k` places of the lists just ranked; (B, k)."""
+        return self._listed[:, :k]
+
+    def teach(self, asked: Asked) -> None:
+        """The gate learns from it with the next batch."""
+        self._asked = asked
+
+    def learn(self, batch: Interactions) -> None:
+        """Learn as the worker does; the gate from what was asked."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            self._ranker.learn_gate(asked.contexts, asked.targets, asked.seen)
+        for learner in self._learners:
+            learner.learn_many(batch)

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import msgspec
 from msgspec import Struct
 
 from learners.frozen import Phase, play_frozen
 from learners.prequential import Contender, Played, Rules, Stream, past_of, play
 from schemas.errors import ConfigurationError, SourceError
+from schemas.settings import LearnerSettings
 
 from .data_sets import FORMATS, Ties, load_stream, ordered_leave_one_out, stream_leave_one_out
-from .learners import REELFLOW, SEEDED, make_contender
+from .learners import PLAIN, REELFLOW, SEEDED, make_contender
 from .report import frozen_report, prequential_report
 from .sessions import frozen_periods, read_periods
 
@@ -39,6 +41,8 @@ class Asking(Struct, frozen=True, kw_only=True):
     limit: int | None = None
     score_from: float = 0.0
     n_seeds: int = 1
+    learner: LearnerSettings = PLAIN
+    """What `reelflow` learns with; every learner is handed `history` of it."""
 
 
 def rules_of(asking: Asking) -> tuple[Rules, Ties]:
@@ -68,15 +72,13 @@ def evaluate(asking: Asking, on_progress: Progress | None = None) -> dict[str, A
     stream, phases = _read(asking, ties)
     if not len(stream):
         raise SourceError(f"{asking.path}: no events in it")
+    stream = msgspec.structs.replace(stream, history=asking.learner.history)
     runs = []
     for seed in range(asking.n_seeds):
         names = [name for name in asking.learners if seed == 0 or name in SEEDED]
         if names:
-            runs.append(
-                _run(
-                    stream, phases, [make_contender(n, rules, seed) for n in names], rules, seed, on_progress
-                )
-            )
+            contenders = [make_contender(name, rules, seed, asking.learner) for name in names]
+            runs.append(_run(stream, phases, contenders, rules, seed, on_progress))
     reference = REELFLOW if REELFLOW in asking.learners else None
     if phases is None:
         report = prequential_report(stream, past_of(stream), runs, reference)
@@ -87,8 +89,15 @@ def evaluate(asking: Asking, on_progress: Progress | None = None) -> dict[str, A
         "repeats": not rules.exclude_seen,
         "ties": ties,
         "seeds": asking.n_seeds,
+        "settings": _changed(asking.learner),
         **report,
     }
+
+
+def _changed(learner: LearnerSettings) -> dict[str, Any]:
+    """What is set otherwise than by default."""
+    plain = msgspec.to_builtins(PLAIN)
+    return {key: value for key, value in msgspec.to_builtins(learner).items() if value != plain[key]}
 
 
 def _read(asking: Asking, ties: Ties) -> tuple[Stream, list[Phase] | None]:

@@ -25,6 +25,13 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [line(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]
 
 
+def settings_lines(settings: dict[str, Any]) -> list[str]:
+    """What reelflow learned with that is not the default."""
+    if not settings:
+        return []
+    return ["reelflow with " + ", ".join(f"learner.{key} = {value}" for key, value in settings.items())]
+
+
 def prequential_text(report: dict[str, Any]) -> str:
     """Tables of a prequential run; percent, with 95 % intervals by user."""
     stream, learners = report["stream"], report["learners"]
@@ -33,6 +40,7 @@ def prequential_text(report: dict[str, Any]) -> str:
         "{asked:,} of {targets:,} targets ranked; {targets_on_unseen_items:,} on items new to all".format(
             **stream
         ),
+        *settings_lines(report["settings"]),
         "",
         "last fifth of the stream, percent:",
     ]
@@ -79,7 +87,8 @@ def prequential_text(report: dict[str, Any]) -> str:
 def frozen_text(report: dict[str, Any]) -> str:
     """Table of a frozen run: means over the ranked phases, percent."""
     stream = report["stream"]
-    lines = [f"{stream['name']}: {stream['asked']:,} events ranked, {stream['items']:,} items", ""]
+    lines = [f"{stream['name']}: {stream['asked']:,} events ranked, {stream['items']:,} items"]
+    lines += [*settings_lines(report["settings"]), ""]
     rows = [
         [
             name,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from learners.prequential import past_of
-from schemas.errors import SourceError
+from schemas.errors import ConfigurationError, SourceError
+from schemas.settings import LearnerSettings
 from streams.cli import cli
 from streams.evaluation.data_sets import interleaved, load_stream, ordered_leave_one_out, stream_leave_one_out
+from streams.evaluation.learners import PLAIN, learner_settings
 from streams.evaluation.run import Asking, evaluate
 from streams.evaluation.sessions import frozen_periods, read_periods
 
@@ -64,6 +68,74 @@ def test_an_unknown_learner_is_named_before_anything_is_read() -> None:
     )
     assert result.exit_code != 0
     assert "oracle" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("learner.attention_head=2", "learner.attention_head"),
+        ("learner.attention_heads=many", "learner.attention_heads"),
+        ("learner.attention_heads=9", "learner.attention_heads"),
+        ("learner.popularity_half_lives_h=[1", "learner.popularity_half_lives_h"),
+        ("attention_heads=2", "attention_heads=2"),
+        ("learner.attention_heads", "learner.attention_heads"),
+        ("learners.attention_heads=2", "learners.attention_heads"),
+        ("worker.port=1", "worker.port"),
+        ("learner.sync_interval_s=2", "learner.sync_interval_s"),
+    ],
+)
+def test_a_wrong_assignment_is_named_before_anything_is_read(text: str, named: str) -> None:
+    result = CliRunner().invoke(cli, ["evaluate", "--set", text, "--format", "native", "--input", "none"])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, ConfigurationError)
+    assert result.exception.setting == named
+
+
+def test_every_learner_setting_can_be_set_but_those_of_roles() -> None:
+    for key, value in msgspec.to_builtins(LearnerSettings()).items():
+        text = f"learner.{key}=" + msgspec.json.encode(value).decode().strip('"')
+        if key in {"seen", "sync_interval_s", "sync_bytes_per_s", "max_users"}:
+            with pytest.raises(ConfigurationError, match="plays no part in an evaluation"):
+                learner_settings([text])
+        else:
+            device = "auto" if key == "device" else PLAIN.device
+            assert learner_settings([text]) == LearnerSettings(device=device)
+
+
+def test_what_is_set_is_learned_with_and_reported(ratings: Path) -> None:
+    def run(*settings: str) -> dict[str, Any]:
+        arguments = ["evaluate", "--format", "movielens", "--input", str(ratings), "--learner", "reelflow"]
+        for text in settings:
+            arguments += ["--set", text]
+        result = CliRunner().invoke(cli, [*arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        report: dict[str, Any] = json.loads(result.stdout)
+        return report
+
+    def figures(report: dict[str, Any]) -> Any:
+        return report["learners"]["reelflow"]["segments"]["all"]
+
+    plain = run()
+    assert plain["settings"] == {}
+    for text, changed in {
+        "learner.dim=8": {"dim": 8},
+        "learner.attention_heads=2": {"attention_heads": 2},
+        "learner.history=8": {"history": 8},
+        "learner.embeddings=false": {"embeddings": False},
+        "learner.seed=3": {"seed": 3},
+    }.items():
+        report = run(text)
+        assert report["settings"] == changed
+        assert figures(report) != figures(plain), text
+    # The run number is added to the seed that is set.
+    assert figures(run("learner.seed=2", "learner.seed=3")) == figures(run("learner.seed=3"))
+
+
+def test_settings_stand_in_the_report(ratings: Path) -> None:
+    arguments = ["evaluate", "--format", "movielens", "--input", str(ratings), "--learner", "reelflow"]
+    result = CliRunner().invoke(cli, [*arguments, "--set", "learner.dim=8", "--protocol", "leave-one-out"])
+    assert result.exit_code == 0, result.output
+    assert "reelflow with learner.dim = 8\n" in result.stdout
 
 
 def test_prior_events_are_learned_and_never_ranked(tmp_path: Path) -> None:

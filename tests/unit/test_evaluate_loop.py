@@ -15,6 +15,7 @@ from schemas.learner import Interactions
 from schemas.runs import Float32, Int32
 from streams.evaluation.columns import stream_of_visits
 from streams.evaluation.contender import ReelflowContender
+from streams.evaluation.learners import PLAIN
 
 
 def a_stream(n: int = 1_500, n_users: int = 40, n_items: int = 60, seed: int = 0) -> Stream:
@@ -78,7 +79,7 @@ def test_shuffling_what_comes_after_changes_no_earlier_rank(name: str) -> None:
     def make() -> Contender:
         if name == "popularity":
             return PopularityContender(1.0)
-        return MarkovContender() if name == "markov" else ReelflowContender(exclude_seen=False)
+        return MarkovContender() if name == "markov" else ReelflowContender(PLAIN, exclude_seen=False)
 
     stream = a_stream()
     before = ranks_before(T, stream, make())
@@ -147,7 +148,7 @@ def test_ranks_count_ties_against_the_target_and_skip_seen_items() -> None:
 
 def test_what_learns_from_questions_is_taught_where_nothing_is_ranked() -> None:
     stream = a_stream()
-    ours = ReelflowContender()
+    ours = ReelflowContender(PLAIN)
     half = len(stream) // 2
     phases = [Phase(0, half, learned=True), Phase(half, len(stream), learned=False)]
     run = play_frozen(stream, phases, [ours], Rules(), lambda: 0.0)
