@@ -1,10 +1,10 @@
 """How often a user gets a list: once an interval, which grows when there are more users than time.
 
 A worker that is asked for more lists than it can make would let users wait in a growing queue. It
-refreshes everybody less often instead: while somebody who is due has waited longer than 0.1 s the
+refreshes everybody less often instead: while somebody who is due has waited longer than 0.05 s the
 interval t grows, and falls back to the configured one when nobody waits::
 
-    dt / ds = +t  (wait > 0.1 s)      dt / ds = -t / 3  (wait < 0.04 s)        s in seconds
+    dt / ds = +t  (wait > 0.05 s)     dt / ds = -t / 3  (wait < 0.02 s)        s in seconds
 
 and never above 1.2 n / r, with n users known and r lists a second made lately: the time in which all
 of them get one. (Many new users at once make a long queue, and no reason to rest for minutes after it.)
@@ -20,8 +20,8 @@ from __future__ import annotations
 from math import exp
 from typing import Final
 
-LONG_WAIT_S: Final = 0.1
-SHORT_WAIT_S: Final = 0.04
+LONG_WAIT_S: Final = 0.05
+SHORT_WAIT_S: Final = 0.02
 GROWTH_PER_S: Final = 1.0
 DECAY_PER_S: Final = 1.0 / 3.0
 LEAST_GROWING_S: Final = 0.1
