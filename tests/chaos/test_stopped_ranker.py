@@ -25,7 +25,7 @@ from tests.chaos.load import Load
 from tests.integration.test_worker import read_all
 from tests.processes import RunningWorker, start_worker
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(1_200)]
 
 PARTITIONS = 4
 RATE = 3_000 if os.environ.get("CHAOS") else 1_200

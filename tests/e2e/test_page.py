@@ -39,7 +39,7 @@ ARGUMENTS = [
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.integration,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1_200),
     pytest.mark.skipif(
         CHROMIUM is None and not REQUIRED,
         reason="chromium is not installed (Debian: apt-get install chromium); the page is not tested",

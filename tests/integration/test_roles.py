@@ -25,7 +25,7 @@ from streams.topics import create_topics
 from tests.integration.test_worker import read_all
 from tests.processes import RunningWorker, start_worker
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 PARTITIONS = 4
 ENVIRON = {
