@@ -49,6 +49,7 @@ def batches(rng: np.random.Generator) -> Iterator[EventBatch]:
             duration_ms=np.full(N, 15_000),
             surfaces=np.full(N, -1, dtype=np.int8),
             autoplay=np.full(N, -1, dtype=np.int8),
+            gift_values=np.full(N, -1),
             rejected=[],
         )
 

@@ -80,7 +80,7 @@ def fold_stream(
             numbers[u, 0] += 1
         if weight[i] > 0:
             last[u, 0] = ts_ms[i]
-        if types[i] != impression and not repeated:
+        if types[i] != impression and weight[i] != 0 and not repeated:
             past.consumed[start + numbers[u, 1]] = x
             numbers[u, 1] += 1
         last[u, 1] = ts_ms[i]

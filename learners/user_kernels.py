@@ -41,7 +41,7 @@ class UserColumns(NamedTuple):
     """
 
     history: Int32  # (U, H) fresh positives
-    seen: Int32  # (U, S) consumed items, the newest consumption last
+    seen: Int32  # (U, S) consumed items (acts that say anything), the newest consumption last
     numbers: Int64  # (U, 8)
     recent_items: Int32  # (U, R) event n of the user is at n mod R, as the next one
     recent_times: Int64  # (U, R) ts_ms << TYPE_BITS | type
@@ -213,7 +213,7 @@ def fold_events(
             _extend(history, u, item)
         if weight > 0:
             numbers[u, POSITIVE_TS] = ts_ms
-        if events.types[i] != limits.impression:
+        if events.types[i] != limits.impression and weight != 0:
             _consume(users.seen, u, item)
         place = numbers[u, N_EVENTS] % n_recent
         users.recent_items[u, place] = item

@@ -32,7 +32,7 @@ from schemas.texts import Texts
 
 from .dedup import Dedup
 from .last_event_ids import LastEventIds
-from .signals import IMPRESSION, interest_weights
+from .signals import DEFAULT_SIGNALS, IMPRESSION, SignalTable, interest_weights
 from .state import copied, digest_arrays, digest_of, digest_texts, grown, id_hashes, taken
 from .user_kernels import (
     ALREADY_APPLIED,
@@ -97,6 +97,8 @@ class PartitionState:
         Capacity of the interner.
     next_offset : int
         Where the log begins.
+    signals : SignalTable
+        What each event says of its item.
     dedup_window : int
         Offsets for which an event id is remembered at least.
     lateness_ms, future_skew_ms, session_gap_ms : int
@@ -128,12 +130,14 @@ class PartitionState:
         session_gap_ms: int,
         max_users: int = MAX_SLOTS,
         next_offset: int = 0,
+        signals: SignalTable = DEFAULT_SIGNALS,
     ) -> None:
         if not 0 <= partition < n_partitions:
             raise ValueError(f"partition {partition} is none of {n_partitions}")
         self.partition = partition
         self.n_partitions = n_partitions
         self.users = Interner(capacity=max_users)
+        self._signals = signals
         self._limits = FoldLimits(lateness_ms, future_skew_ms, session_gap_ms, IMPRESSION)
         self._clock = np.array([next_offset, -1], dtype=np.int64)
         self._dedup = Dedup(dedup_window)
@@ -225,7 +229,15 @@ class PartitionState:
         self._grow()
         self._dedup.reserve(n)
         self._event_ids.reserve(int((ids.ends - ids.starts).sum()), self._columns.numbers[:, EVENT_ID])
-        weights = interest_weights(batch.types, batch.watch_ms, batch.duration_ms)
+        weights = interest_weights(
+            self._signals,
+            batch.types,
+            batch.watch_ms,
+            batch.duration_ms,
+            batch.surfaces,
+            batch.autoplay,
+            batch.gift_values,
+        )
         events = EventColumns(
             offsets=batch.offsets,
             broker_ts_ms=batch.broker_ts_ms,

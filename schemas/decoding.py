@@ -28,7 +28,7 @@ from .topics import MAX_MESSAGE_BYTES
 from .words import UInt8
 
 _TEXTS: Final = ("event_id", "user_id", "item_id")
-_NUMBERS: Final = ("type", "ts_ms", "watch_ms", "duration_ms", "surface", "autoplay")
+_NUMBERS: Final = ("type", "ts_ms", "watch_ms", "duration_ms", "surface", "autoplay", "gift_value")
 _FIELDS: Final = scan_fields(
     Event, texts=_TEXTS, numbers=_NUMBERS, codes={"type": EVENT_TYPES, "surface": SURFACES}
 )
@@ -81,7 +81,7 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
         user_slots, item_slots = user_slots[item_slots >= 0], item_slots[item_slots >= 0]
     rejected.sort(key=lambda one: one.index)
     event_ids = Texts(data, columns.starts[_EVENT_ID], columns.ends[_EVENT_ID])
-    types, ts_ms, watch_ms, duration_ms, surfaces, autoplay = columns.numbers
+    types, ts_ms, watch_ms, duration_ms, surfaces, autoplay, gift_values = columns.numbers
     return EventBatch(
         partition=run.partition,
         next_offset=run.next_offset,
@@ -98,6 +98,7 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
         duration_ms=duration_ms,
         surfaces=surfaces.astype(np.int8),
         autoplay=autoplay.astype(np.int8),
+        gift_values=gift_values,
         rejected=rejected,
     )
 
@@ -163,6 +164,7 @@ def _judge(
             UNKNOWN if event.duration_ms is None else event.duration_ms,
             UNKNOWN if event.surface is None else _SURFACE_CODES[event.surface],
             UNKNOWN if event.autoplay is None else event.autoplay,
+            UNKNOWN if event.gift_value is None else int(event.gift_value),
         )
     return b"".join(more)
 

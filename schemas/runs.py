@@ -64,6 +64,7 @@ class EventBatch(Struct, kw_only=True):
     duration_ms: Int64  # (N,) -1 unknown
     surfaces: Int8  # (N,) index into SURFACES, -1 unknown
     autoplay: Int8  # (N,) 0, 1, -1 unknown
+    gift_values: Int64  # (N,) whole part, -1 unknown
     rejected: list[Rejected]
 
     def __len__(self) -> int:

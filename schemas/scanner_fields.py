@@ -51,7 +51,8 @@ def scan_fields(
     struct : type
         Its fields are strings, integers, floats, booleans or literals, optional or not.
     texts, numbers : sequences of str
-        The fields that are kept, by column: spans of the former, values of the latter.
+        The fields that are kept, by column: spans of the former, values of the latter (of a float its
+        whole part).
     codes : mapping of str to sequence of str
         The literals of each enumeration by code.
 
@@ -74,7 +75,7 @@ def scan_fields(
         kind, low, high, optional = _kind(name, field.type, codes.get(name, ()))
         kept = texts if kind == TEXT else numbers
         column = kept.index(name) if name in kept else -1
-        if column >= 0 and (kind == NUMBER or (kind == TEXT and not field.required)):
+        if column >= 0 and kind == TEXT and not field.required:
             raise TypeError(f"the scanner keeps no field like {name}")
         literals = [_word(literal) for literal in codes.get(name, ())]
         names.append(_word(name))

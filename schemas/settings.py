@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from .errors import ConfigurationError
+from .signals import SignalSettings, signal_table
 from .topics import DEFAULT_MODEL, DEFAULT_PARTITIONS, DEFAULT_PREFIX
 
 ENV_PREFIX = "REELFLOW_"
@@ -246,6 +247,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learner: LearnerSettings = LearnerSettings()
     ranker: RankerSettings = RankerSettings()
     gateway: GatewaySettings = GatewaySettings()
+    signals: SignalSettings = SignalSettings()
 
 
 _SECTIONS: dict[str, type[Struct]] = {
@@ -254,6 +256,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "learner": LearnerSettings,
     "ranker": RankerSettings,
     "gateway": GatewaySettings,
+    "signals": SignalSettings,
 }
 
 
@@ -277,16 +280,16 @@ def load_settings(
                 raise ConfigurationError(section, f"unknown section in {path}")
             if not isinstance(values, dict):
                 raise ConfigurationError(section, f"must be a table in {path}")
-            merged[section].update(values)
+            _merge(merged[section], values)
     for name, text in environ.items():
         if not name.startswith(ENV_PREFIX) or name in _NON_SECTION_ENV:
             continue
         section, _, key = name[len(ENV_PREFIX) :].lower().partition("_")
         if section not in _SECTIONS or key not in _SECTIONS[section].__struct_fields__:
             raise ConfigurationError(name, "unknown setting in the environment")
-        merged[section][key] = _from_text(text)
+        _merge(merged[section], {key: _from_text(text)})
     for section, values in (overrides or {}).items():
-        merged[section].update({k: v for k, v in values.items() if v is not None})
+        _merge(merged[section], {k: v for k, v in values.items() if v is not None})
     resolved: dict[str, Any] = {}
     for section, cls in _SECTIONS.items():
         try:
@@ -328,8 +331,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigurationError("REELFLOW_CONFIG", f"{path} is not valid TOML: {error}") from None
 
 
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Take over values; of a table within a section only what it names."""
+    for key, value in values.items():
+        before = into.get(key)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        into[key] = before | value if both and before is not None else value
+
+
 def _from_text(text: str) -> Any:
-    if text.startswith("["):
+    if text.startswith(("[", "{")):
         try:
             return msgspec.json.decode(text)
         except msgspec.DecodeError:
@@ -338,13 +349,11 @@ def _from_text(text: str) -> Any:
 
 
 def _named(section: str, error: msgspec.ValidationError) -> ConfigurationError:
-    text = str(error)
-    message, _, where = text.partition(" - at `$")
-    if where:
-        return ConfigurationError(f"{section}{where.rstrip('`')}", message)
+    message, _, where = str(error).partition(" - at `$")
+    named = f"{section}{where.rstrip('`')}"
     if "unknown field `" in message:
-        return ConfigurationError(f"{section}.{message.split('`')[1]}", "unknown setting")
-    return ConfigurationError(section, message)
+        return ConfigurationError(f"{named}.{message.split('`')[1]}", "unknown setting")
+    return ConfigurationError(named, message)
 
 
 def reference() -> str:
@@ -359,7 +368,11 @@ def reference() -> str:
         "the cache folder.",
     ]
     for section, cls in _SECTIONS.items():
-        lines += ["", f"## {section}", cls.__doc__ or "", "", "| key | default | meaning |", "|---|---|---|"]
+        lines += ["", f"## {section}", cls.__doc__ or "", ""]
+        if cls is SignalSettings:
+            lines += signal_table()
+            continue
+        lines += ["| key | default | meaning |", "|---|---|---|"]
         for key, value in schema[cls.__name__]["properties"].items():
             lines.append(
                 f"| {key} | `{msgspec.json.encode(value.get('default')).decode()}` | {value['description']} |"

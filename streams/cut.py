@@ -23,6 +23,7 @@ from schemas.errors import StateError
 from schemas.hashing import hash_one
 from schemas.learner import Arrays
 from schemas.settings import Settings
+from schemas.signals import entries
 
 from .checkpoint.format import Cut
 from .partition import Counts, Partition, Shelf
@@ -163,19 +164,23 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
     """Settings that decide what becomes of an event; others from here on are no reason to refuse."""
     worker = settings.worker
     names = ("lateness_ms", "future_skew_ms", "session_gap_ms", "dedup_window")
-    return {f"worker.{name}": getattr(worker, name) for name in names} | {
-        "learner.transition_half_life_h": settings.learner.transition_half_life_h,
-        "learner.max_items": settings.learner.max_items,
-        "learner.max_users": settings.learner.max_users,
-        "learner.loss": settings.learner.loss,
-        "learner.learning_rate": settings.learner.learning_rate,
-        "learner.in_batch_negatives": settings.learner.in_batch_negatives,
-        "learner.shifted_contexts": settings.learner.shifted_contexts,
-        "learner.mixed_precision": settings.learner.mixed_precision,
-        "ranker.evaluate_ratio": settings.ranker.evaluate_ratio,
-        "ranker.list_size": settings.ranker.list_size,
-        "ranker.exclude_seen": settings.ranker.exclude_seen,
-    }
+    return (
+        {f"worker.{name}": getattr(worker, name) for name in names}
+        | {
+            "learner.transition_half_life_h": settings.learner.transition_half_life_h,
+            "learner.max_items": settings.learner.max_items,
+            "learner.max_users": settings.learner.max_users,
+            "learner.loss": settings.learner.loss,
+            "learner.learning_rate": settings.learner.learning_rate,
+            "learner.in_batch_negatives": settings.learner.in_batch_negatives,
+            "learner.shifted_contexts": settings.learner.shifted_contexts,
+            "learner.mixed_precision": settings.learner.mixed_precision,
+            "ranker.evaluate_ratio": settings.ranker.evaluate_ratio,
+            "ranker.list_size": settings.ranker.list_size,
+            "ranker.exclude_seen": settings.ranker.exclude_seen,
+        }
+        | {f"signals.{name}": values for name, values in entries(settings.signals).items()}
+    )
 
 
 def check_settings(meta: Mapping[str, Any], settings: Settings) -> None:

@@ -18,6 +18,7 @@ from learners.baselines import lists_with_popular
 from learners.drift import DriftMonitor
 from learners.evaluation import PrequentialBoard, rank_of
 from learners.markov import FirstOrderMarkov
+from learners.signals import is_evidence
 from learners.state import digest_arrays, digest_texts, taken
 from learners.tags import TagChain
 from schemas.errors import StateError
@@ -89,14 +90,17 @@ class Model:
     def learn(self, batch: Interactions, withdrawn: Bools, *, reports: bool = True) -> Learned:
         """Predict, score, then learn, in micro-batches of `MICRO_BATCH` events.
 
-        Every event is counted. Of a batch that is larger because the worker is behind, only
-        some micro-batches, evenly spread, are scored (`MOST_SCORED`) and take gradient steps
-        (`streams.overload`; the encoder's are counted by co-occurrence and EASE too): freshness
-        first. Where neither is wanted the whole batch is one step.
+        Every event that says anything of its item is counted. Of a batch that is larger because the
+        worker is behind, only some micro-batches, evenly spread, are scored (`MOST_SCORED`) and take
+        gradient steps (`streams.overload`; the encoder's are counted by co-occurrence and EASE too):
+        freshness first. Where neither is wanted the whole batch is one step.
 
         Without `reports` nothing is scored for the board; what is learned is the same, bit by bit.
         """
         learned = Learned()
+        evidence = is_evidence(batch.types, batch.weight)
+        if not evidence.all():
+            batch = rows_of(batch, np.flatnonzero(evidence))
         wanted = self.embeddings is not None or self._evaluate_ratio > 0
         size = MICRO_BATCH if wanted else max(len(batch), 1)
         n = -(-len(batch) // size)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec import Struct, field
 
+from learners.signals import signal_table
 from learners.state import grown
 from learners.user_state import PartitionState
 from schemas.errors import StateError
@@ -109,6 +110,7 @@ class Holdings:
         self.partitions: dict[int, Partition] = {}
         self.shelves: dict[int, Shelf] = {}
         self._settings = settings
+        self._signals = signal_table(settings.signals)
         self._names = topic_names(settings.kafka.prefix)
         self._published_before = published_before
 
@@ -182,6 +184,7 @@ class Holdings:
             session_gap_ms=worker.session_gap_ms,
             max_users=max(1, learner.max_users // n),
             next_offset=start,
+            signals=self._signals,
         )
 
     def position(self, topic: str, partition: int) -> int | None:

@@ -42,6 +42,7 @@ def assert_as_msgspec_says(
             UNKNOWN if event.duration_ms is None else event.duration_ms,
             UNKNOWN if event.surface is None else SURFACES.index(event.surface),
             UNKNOWN if event.autoplay is None else int(event.autoplay),
+            UNKNOWN if event.gift_value is None else int(event.gift_value),
         )
         for event in events
     ]
@@ -55,6 +56,7 @@ def assert_as_msgspec_says(
         batch.duration_ms.tolist(),
         batch.surfaces.tolist(),
         batch.autoplay.tolist(),
+        batch.gift_values.tolist(),
     )
     assert list(zip(*columns, strict=True)) == expected
     hashes = hash_many([event.event_id for event in events], hash_key)

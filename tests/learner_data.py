@@ -48,6 +48,7 @@ def event_batch(
         duration_ms=column("duration_ms", -1, np.int64),
         surfaces=column("surface", -1, np.int8),
         autoplay=column("autoplay", -1, np.int8),
+        gift_values=column("gift_value", -1, np.int64),
         rejected=[],
     )
 

@@ -8,15 +8,16 @@ from typing import Final
 import numpy as np
 
 from learners.prequential import Stream
-from learners.signals import interest_weights
+from learners.signals import DEFAULT_SIGNALS, interest_weights
 from schemas.codec import decode_event
-from schemas.records import EVENT_TYPES, Event
+from schemas.records import EVENT_TYPES, SURFACES, Event
 from schemas.runs import Int64
 
 from ..sources.source import Source, TableSource
 
 WATCH: Final = EVENT_TYPES.index("watch")
 _TYPES: Final = {name: i for i, name in enumerate(EVENT_TYPES)}
+_SURFACES: Final = {name: i for i, name in enumerate(SURFACES)}
 STEP_MS: Final = 86_400
 """Time between the events of a data set without times: a thousand of them are a day."""
 
@@ -45,13 +46,18 @@ def stream_of(name: str, events: Iterable[Event], is_prior: Callable[[Event], bo
             event.ts_ms,
             -1 if event.watch_ms is None else event.watch_ms,
             -1 if event.duration_ms is None else event.duration_ms,
+            -1 if event.surface is None else _SURFACES[event.surface],
+            -1 if event.autoplay is None else event.autoplay,
+            -1 if event.gift_value is None else int(event.gift_value),
             is_prior(event),
         )
         for event in events
     ]
-    table = np.array(rows, dtype=np.int64).reshape(len(rows), 7)
+    table = np.array(rows, dtype=np.int64).reshape(len(rows), 10)
     types = table[:, 2].astype(np.int8)
     watch_ms, duration_ms = np.ascontiguousarray(table[:, 4]), np.ascontiguousarray(table[:, 5])
+    surfaces, autoplay = table[:, 6].astype(np.int8), table[:, 7].astype(np.int8)
+    gift_values = np.ascontiguousarray(table[:, 8])
     known = (watch_ms >= 0) & (duration_ms > 0)
     share = np.where(known, np.minimum(watch_ms / np.maximum(duration_ms, 1), 1.0), np.nan)
     return Stream(
@@ -60,8 +66,16 @@ def stream_of(name: str, events: Iterable[Event], is_prior: Callable[[Event], bo
         items=table[:, 1].astype(np.int32),
         types=types,
         ts_ms=np.ascontiguousarray(table[:, 3]),
-        weight=interest_weights(types, watch_ms, duration_ms),
-        target=(types == WATCH) & (table[:, 6] == 0),
+        weight=interest_weights(
+            DEFAULT_SIGNALS,
+            types,
+            watch_ms,
+            duration_ms,
+            surfaces,
+            autoplay,
+            gift_values,
+        ),
+        target=(types == WATCH) & (table[:, 9] == 0),
         watch_share=share.astype(np.float32),
         n_users=len(users),
         n_items=len(items),

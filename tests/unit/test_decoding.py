@@ -88,6 +88,7 @@ def test_columns() -> None:
         "duration_ms": (np.int64, [15000, -1, 15000]),
         "surfaces": (np.int8, [SURFACES.index("tv"), -1, SURFACES.index("tv")]),
         "autoplay": (np.int8, [1, -1, 1]),
+        "gift_values": (np.int64, [0, -1, 0]),
     }
     for name, (dtype, values) in columns.items():
         column = getattr(batch, name)

@@ -61,6 +61,19 @@ def test_a_small_batch_is_scored_and_stepped_whole() -> None:
     assert not model.ranker.hasty
 
 
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_acts_that_say_nothing_move_nothing(embeddings: bool) -> None:
+    """The same events with acts of weight 0 between them give the same model, bit by bit."""
+    batch = batch_of(300)
+    silent = np.arange(0, 300, 3)
+    batch.weight[silent], batch.fresh[silent] = 0.0, False
+    told = rows_of(batch, np.flatnonzero(batch.weight != 0))
+    with_silence, without = model_of(embeddings=embeddings), model_of(embeddings=embeddings)
+    with_silence.learn(batch, np.zeros(50, np.bool_))
+    without.learn(told, np.zeros(50, np.bool_))
+    assert with_silence.digest() == without.digest()
+
+
 def test_a_large_batch_is_counted_whole_and_sampled() -> None:
     model = model_of()
     n = MICRO_BATCH * STEPPED[0] * 2

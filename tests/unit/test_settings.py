@@ -31,6 +31,9 @@ def test_precedence(tmp_path: Path) -> None:
         ({"REELFLOW_LEARNER_DEVICE": "gpu"}, "learner.device"),
         ({"REELFLOW_RANKER_EVALUATE_RATIO": "1.5"}, "ranker.evaluate_ratio"),
         ({"REELFLOW_LEARNER_POPULARITY_HALF_LIVES_H": "[]"}, "learner.popularity_half_lives_h"),
+        ({"REELFLOW_SIGNALS_LIVE": '{"gift": -1}'}, "signals.live.gift"),
+        ({"REELFLOW_SIGNALS_LIVE": '{"gift": '}, "signals.live"),
+        ({"REELFLOW_SIGNALS_RADIO": "{}"}, "REELFLOW_SIGNALS_RADIO"),
         ({"REELFLOW_CONFIG": "/nowhere/at-all.toml"}, "REELFLOW_CONFIG"),
     ],
 )
@@ -48,6 +51,12 @@ def test_refusals_name_the_setting(environ: dict[str, str], named: str) -> None:
         ("[worker]\nports = 1\n", "worker.ports"),
         ("worker = 1\n", "worker"),
         ("[worker\n", "REELFLOW_CONFIG"),
+        ("[signals.live]\nskip = 1\n", "signals.live.skip"),
+        ("[signals.live]\nwave = 1\n", "signals.live.wave"),
+        ("[signals.radio]\nskip = -1\n", "signals.radio"),
+        ("[signals.tv]\nenough_ms = 0\n", "signals.tv.enough_ms"),
+        ("[signals.tv]\nlike = nan\n", "signals.tv.like"),
+        ("[signals]\ntv = 1\n", "signals.tv"),
     ],
 )
 def test_refusals_in_a_file(tmp_path: Path, text: str, named: str) -> None:
@@ -56,6 +65,13 @@ def test_refusals_in_a_file(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings({}, file)
     assert caught.value.setting == named
+
+
+def test_a_table_of_the_environment_names_only_what_it_changes(tmp_path: Path) -> None:
+    file = tmp_path / "reelflow.toml"
+    file.write_text("[signals.audio]\nlike = 3\nshare = 4\n")
+    audio = load_settings({"REELFLOW_SIGNALS_AUDIO": '{"share": 5}'}, file).signals.audio
+    assert (audio.like, audio.share, audio.skip) == (3.0, 5.0, -0.75)
 
 
 def test_lists_come_from_the_environment() -> None:
