@@ -59,7 +59,8 @@ def play_frozen(
             )
             here = here + first
             if phase.learned:
-                taught = here[~past.repeated[here]] if rules.exclude_seen else here
+                taught = here[here % rules.teach_every == 0]
+                taught = taught[~past.repeated[taught]] if rules.exclude_seen else taught
                 asked = asked_of(stream, past, taught, rules) if len(taught) else None
                 batch = interactions_of(stream, past, part)
                 for contender in contenders:

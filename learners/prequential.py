@@ -122,11 +122,15 @@ class Rules(Struct, frozen=True, kw_only=True):
         Whether events of one user at one time are predicted together.
     score_from : float
         Targets before this share of the stream's targets are learned without being ranked.
+    teach_every : int
+        Where nothing is ranked, contenders that learn from questions are asked those of rows whose number
+        this divides: a question costs several times what learning an event does.
     """
 
     exclude_seen: bool = True
     ties_together: bool = False
     score_from: float = 0.0
+    teach_every: int = 1
 
 
 class Played(Struct, kw_only=True):

@@ -40,6 +40,13 @@ from ..evaluation.text import frozen_text, prequential_text
     default=0.0,
     help="Rank from this share of the targets on; all before are only learned.",
 )
+@click.option(
+    "--teach-every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Not prequential: reelflow's gate learns from every so many-th event of what is only learned.",
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs averaged.")
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="HTML file of recall over time."
@@ -62,6 +69,7 @@ def command(
     ties: Ties | None,
     limit: int | None,
     score_from: float,
+    teach_every: int,
     seeds: int,
     plot: Path | None,
     settings: tuple[str, ...],
@@ -84,6 +92,7 @@ def command(
         prior=prior,
         limit=limit,
         score_from=score_from,
+        teach_every=teach_every,
         n_seeds=seeds,
         learner=learner_settings(settings),
     )

@@ -40,6 +40,7 @@ class Asking(Struct, frozen=True, kw_only=True):
     prior: Path | None = None
     limit: int | None = None
     score_from: float = 0.0
+    teach_every: int = 1
     n_seeds: int = 1
     learner: LearnerSettings = PLAIN
     """What `reelflow` learns with; every learner is handed `history` of it."""
@@ -50,7 +51,12 @@ def rules_of(asking: Asking) -> tuple[Rules, Ties]:
     default = FORMATS[asking.format]
     ties = asking.ties or default.ties
     repeats = default.repeats if asking.repeats is None else asking.repeats
-    rules = Rules(exclude_seen=not repeats, ties_together=ties == "together", score_from=asking.score_from)
+    rules = Rules(
+        exclude_seen=not repeats,
+        ties_together=ties == "together",
+        score_from=asking.score_from,
+        teach_every=asking.teach_every,
+    )
     return rules, ties
 
 
@@ -69,6 +75,8 @@ def evaluate(asking: Asking, on_progress: Progress | None = None) -> dict[str, A
         make_contender(name, rules) if name != REELFLOW else None
     if (asking.protocol == "frozen-periods") != (asking.format == "sessions"):
         raise ConfigurationError("protocol", "frozen-periods goes with format sessions, and only with it")
+    if asking.protocol == "prequential" and asking.teach_every != 1:
+        raise ConfigurationError("teach-every", "a prequential run teaches with all that it ranks")
     stream, phases = _read(asking, ties)
     if not len(stream):
         raise SourceError(f"{asking.path}: no events in it")
@@ -89,6 +97,7 @@ def evaluate(asking: Asking, on_progress: Progress | None = None) -> dict[str, A
         "repeats": not rules.exclude_seen,
         "ties": ties,
         "seeds": asking.n_seeds,
+        "teach_every": asking.teach_every,
         "settings": _changed(asking.learner),
         **report,
     }

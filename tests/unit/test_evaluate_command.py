@@ -131,6 +131,17 @@ def test_what_is_set_is_learned_with_and_reported(ratings: Path) -> None:
     assert figures(run("learner.seed=2", "learner.seed=3")) == figures(run("learner.seed=3"))
 
 
+def test_a_share_of_what_teaches_goes_with_what_is_only_learned() -> None:
+    result = CliRunner().invoke(cli, ["evaluate", "--teach-every", "4", "--learner", "markov"])
+    assert isinstance(result.exception, ConfigurationError)
+    assert result.exception.setting == "teach-every"
+    result = CliRunner().invoke(
+        cli,
+        ["evaluate", "--teach-every", "4", "--learner", "markov", "--protocol", "leave-one-out", "--json"],
+    )
+    assert json.loads(result.stdout)["teach_every"] == 4
+
+
 def test_settings_stand_in_the_report(ratings: Path) -> None:
     arguments = ["evaluate", "--format", "movielens", "--input", str(ratings), "--learner", "reelflow"]
     result = CliRunner().invoke(cli, [*arguments, "--set", "learner.dim=8", "--protocol", "leave-one-out"])

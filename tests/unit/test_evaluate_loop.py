@@ -155,3 +155,26 @@ def test_what_learns_from_questions_is_taught_where_nothing_is_ranked() -> None:
     assert run.rows.min() >= half
     repeated = past_of(stream).repeated[:half]
     assert 0 < ours._recommender._mixture.n_learned <= np.count_nonzero(~repeated)
+
+
+def test_every_so_many_th_row_teaches_what_learns_from_questions() -> None:
+    class Pupil(Late):
+        rows: list[int]
+
+        def teach(self, asked: Asked) -> None:
+            self.rows += asked.ts_ms.tolist()
+
+    stream = a_stream()
+    stream.ts_ms[:] = np.arange(len(stream))
+    half = len(stream) // 2
+    phases = [Phase(0, half, learned=True), Phase(half, len(stream), learned=False)]
+    rows, ranked = {}, {}
+    for every in (1, 4):
+        pupil = Pupil()
+        pupil.rows = []
+        rules = Rules(exclude_seen=False, teach_every=every)
+        ranked[every] = play_frozen(stream, phases, [pupil], rules, lambda: 0.0).rows
+        rows[every] = pupil.rows
+    assert rows[4] == [row for row in rows[1] if row % 4 == 0]
+    assert 0 < len(rows[4]) < len(rows[1])
+    np.testing.assert_array_equal(ranked[1], ranked[4])
