@@ -97,6 +97,10 @@ $(QUALITY_STAMP): $(STAMP) requirements-quality.lock
 bench-quality: $(STAMP) $(QUALITY_STAMP) ## R@20 beside the baselines: make bench-quality DATA=folder; ARGS=--quick
 	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(ARGS)
 
+.PHONY: bench-closed-loop
+bench-closed-loop: $(STAMP) ## simulated viewers served by reelflow, by hourly refit, by popularity, at random
+	@$(BIN)/python -m benchmarks.closed_loop $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: $(STAMP) ## memory of the worker over 20 million events
 	@$(BIN)/python -m benchmarks.memory $(ARGS)

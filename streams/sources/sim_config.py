@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -78,6 +78,13 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Share of sessions before which the user's taste takes up a new interest.
     zipf : float
         Exponent of popularity.
+    surface : str or None
+        The only surface there is; None for all of them.
+    loyalty : float
+        A session that pleased by q in (0, 1) in the mean is followed by a pause of
+        ``exp(2 loyalty (0.5 - q))`` times the usual one; 0 brings everyone back alike.
+    flip_after_s : float or None
+        Event time after the opening at which every taste is drawn anew, at once.
     step_ms : int or None
         Event time between two looks at the catalogue and its popularity (and at the lists, when
         they are followed); None chooses two minutes, more for few users, at most an hour.
@@ -93,6 +100,9 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sessions_per_day: Annotated[float, Meta(gt=0, le=100)] = 6.0
     drift: Annotated[float, Meta(ge=0, le=1)] = 0.1
     zipf: Annotated[float, Meta(ge=0, le=3)] = 0.9
+    surface: Literal["short_video", "long_video", "audio", "live", "tv"] | None = None
+    loyalty: Annotated[float, Meta(ge=0, le=5)] = 0.0
+    flip_after_s: Annotated[float, Meta(gt=0)] | None = None
     step_ms: Annotated[int, Meta(ge=100, le=DAY_MS)] | None = None
 
     def step(self) -> int:

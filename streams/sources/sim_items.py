@@ -140,6 +140,8 @@ class ItemWorld:
     def _create(self, n: int, now_ms: int, *, at_opening: bool) -> Ints:
         rng, config = self._rng, self._config
         surface = np.searchsorted(_CATALOGUE_SHARE, rng.random(n) * _CATALOGUE_SHARE[-1], side="right")
+        if config.surface is not None:
+            surface = np.full(n, SURFACES.index(config.surface))
         duration = _DURATION_MS[surface] * np.exp(_DURATION_SIGMA[surface] * rng.normal(size=n))
         life = np.where(surface == LIVE, duration, _LIFE_MS[surface] * rng.exponential(size=n) + HOUR_MS)
         # At the opening items are of all ages; the lives that are under way then end as the rest.

@@ -41,6 +41,9 @@ class UserWorld:
     next_ms : (N,) int64
         When a user acts next.
     in_session : (N,) bool
+    pleasure : (N,) float64
+    n_views : (N,) int64
+        Sum of the true interest of the session's views, and their number.
     session, surface, device, topic, last_item : (N,) int64
         Of the session under way (or the last one); -1 for no item.
     recent : (N, 24) int64
@@ -69,6 +72,8 @@ class UserWorld:
         self.topic = np.zeros(n, dtype=np.int64)
         self.last_item = np.full(n, NOTHING, dtype=np.int64)
         self.wants_next = np.zeros(n, dtype=np.bool_)
+        self.pleasure = np.zeros(n)
+        self.n_views = np.zeros(n, dtype=np.int64)
         self.recent = np.full((n, RECENT), NOTHING, dtype=np.int64)
         self._n_shown = np.zeros(n, dtype=np.int64)
 
@@ -81,15 +86,27 @@ class UserWorld:
         self.in_session[users] = True
         self.session[users] += 1
         self.surface[users] = draw_each(self._surface_share[users], rng.random(len(users)))
+        if self._config.surface is not None:
+            self.surface[users] = SURFACES.index(self._config.surface)
+        self.pleasure[users] = self.n_views[users] = 0
         self.device[users] = draw_rows(_DEVICES_BY_SURFACE, self.surface[users], rng.random(len(users)))
         self.topic[users] = self.draw_interest(users)
         self.last_item[users] = NOTHING
         self.wants_next[users] = False
 
     def end_sessions(self, users: Ints, now_ms: Ints) -> None:
-        """Go away until the next session."""
+        """Go away until the next session; the sooner back, the more this one pleased."""
         self.in_session[users] = False
-        self.next_ms[users] = self._after_gap(users, now_ms)
+        pleased = self.pleasure[users] / np.maximum(self.n_views[users], 1)
+        self.next_ms[users] = self._after_gap(
+            users, now_ms, np.exp(2.0 * self._config.loyalty * (0.5 - pleased))
+        )
+
+    def flip(self) -> None:
+        """Draw every taste anew."""
+        for start in range(0, len(self.taste), _BLOCK):
+            self.taste[start : start + _BLOCK] = self._draw_tastes(len(self.taste[start : start + _BLOCK]))
+        self.topic[:] = self.draw_interest(np.arange(len(self.topic)))
 
     def draw_interest(self, users: Ints) -> Ints:
         """A tag of each user's taste."""
@@ -122,12 +139,12 @@ class UserWorld:
         taste[taste < _FORGET_BELOW] = 0.0
         self.taste[users] = taste / taste.sum(axis=1, keepdims=True)
 
-    def _after_gap(self, users: Ints, now_ms: Ints) -> Ints:
+    def _after_gap(self, users: Ints, now_ms: Ints, factor: Floats | float = 1.0) -> Ints:
         """Exponential gaps in the users' own time of day: ``t' = L^-1(L(t) + gap)``, L cumulated activity."""
         local_h = (now_ms + self._zone_ms[users]) / HOUR_MS
         day = np.floor(local_h / 24)
         active_h = day * 24 + np.interp(local_h - day * 24, _HOURS, _CUMULATED_H)
-        active_h += self._rng.exponential(size=len(users)) * self._gap_ms[users] / HOUR_MS
+        active_h += factor * self._rng.exponential(size=len(users)) * self._gap_ms[users] / HOUR_MS
         day = np.floor(active_h / 24)
         local_h = day * 24 + np.interp(active_h - day * 24, _CUMULATED_H, _HOURS)
         after: Ints = (local_h * HOUR_MS).astype(np.int64) - self._zone_ms[users]

@@ -93,6 +93,10 @@ class Platform:
         """Let the next `span_ms` happen; yields what arrives in it."""
         config, lists = self._config, self._lists
         start_ms, end_ms = self.now_ms, self.now_ms + span_ms
+        if config.flip_after_s is not None:
+            flips_ms = config.start_ms + round(1000 * config.flip_after_s)
+            if start_ms <= flips_ms < end_ms:
+                self.users.flip()
         dead, born = self.items.advance(start_ms, span_ms)
         if lists is not None:
             lists.poll()
@@ -127,6 +131,8 @@ class Platform:
             snapshot = np.where(listed >= 0, self._lists.snapshot[who], NOTHING)
         reactions = react(users, items, who, what, rng)
         self._count(reactions, from_list=snapshot >= 0)
+        users.pleasure[who] += reactions.interest
+        users.n_views[who] += 1
         rows = blank(n)
         rows["ts_ms"] = now_ms = users.next_ms[who]
         rows["user"], rows["item"], rows["surface"] = who, what, items.surface[what]

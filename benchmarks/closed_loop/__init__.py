@@ -1,0 +1,1 @@
+"""What freshness is worth to viewers who are shown what was recommended."""
