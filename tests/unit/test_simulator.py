@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ class TestContracts:
 
     @pytest.mark.parametrize("field", ["users", "items", "duplicates", "late", "zipf"])
     def test_values_out_of_range_are_named(self, field: str) -> None:
-        config = SimulatorConfig(**{field: -1})
+        wrong: dict[str, Any] = {field: -1}
+        config = SimulatorConfig(**wrong)
         with pytest.raises(ConfigurationError, match=f"simulate.{field}"):
             Simulator(config)
 
