@@ -12,6 +12,10 @@ DATASOURCE = {"type": "prometheus", "uid": "prometheus"}
 Query = tuple[str, str]
 LATENCY = "histogram_quantile({q}, sum by (le) (rate({name}_bucket[1m])))"
 
+RATE = "rate(reelflow_{}_total{}[{}])"
+LEAD = 'reelflow_lead_ratio{metric="recall_20"}'
+LEAD_ERROR = 'reelflow_lead_error_ratio{metric="recall_20"}'
+
 PANELS: list[tuple[str, str, str, list[Query]]] = [
     ("Ready", "stat", "none", [("reelflow_ready", "ready")]),
     (
@@ -31,10 +35,68 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
         ],
     ),
     (
-        "Hit rate@10 of the next watched item",
+        "Recall@20 of the next watched item",
         "timeseries",
         "percentunit",
-        [("reelflow_hit_ratio", "{{learner}}")],
+        [('reelflow_quality_ratio{metric="recall_20"}', "{{contender}}")],
+    ),
+    (
+        "Ahead of others (recall@20), plus and minus two standard errors",
+        "timeseries",
+        "percentunit",
+        [
+            (f"{LEAD} {sign}", f"{{{{contender}}}}{label}")
+            for sign, label in (
+                ("", ""),
+                (f"+ 2 * {LEAD_ERROR}", ", upper"),
+                (f"- 2 * {LEAD_ERROR}", ", lower"),
+            )
+        ],
+    ),
+    (
+        "Hit rate@10, nDCG@10 and MRR@20 of the next watched item",
+        "timeseries",
+        "percentunit",
+        [('reelflow_quality_ratio{metric!="recall_20"}', "{{contender}} {{metric}}")],
+    ),
+    (
+        "Recall@20 of the last five minutes",
+        "timeseries",
+        "percentunit",
+        [
+            (
+                RATE.format("quality", '{metric="recall_20"}', "5m")
+                + " / ignoring(contender, metric) group_left "
+                + RATE.format("scored_events", "", "5m"),
+                "{{contender}}",
+            )
+        ],
+    ),
+    (
+        "Share of events scored, share of the catalogue in lists",
+        "timeseries",
+        "percentunit",
+        [
+            ("reelflow_scored_share_ratio", "scored"),
+            ("reelflow_catalogue_coverage_ratio", "in lists"),
+        ],
+    ),
+    (
+        "Time of scoring",
+        "timeseries",
+        "s",
+        [
+            (
+                RATE.format("scoring_seconds", "", "1m")
+                + " / ignoring(outcome) "
+                + RATE.format("events", '{outcome="applied"}', "1m"),
+                "an event learned",
+            ),
+            (
+                "rate(reelflow_scoring_seconds_total[1m]) / rate(reelflow_scored_events_total[1m])",
+                "an event scored",
+            ),
+        ],
     ),
     ("Snapshots a second", "timeseries", "ops", [("rate(reelflow_snapshots_total[1m])", "snapshots")]),
     (
@@ -105,7 +167,10 @@ def dashboard() -> dict[str, Any]:
             "type": kind,
             "datasource": DATASOURCE,
             "gridPos": {"h": 8, "w": 12, "x": 12 * (i % 2), "y": 8 * (i // 2)},
-            "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+            "fieldConfig": {
+                "defaults": {"unit": unit} if title.startswith("Ahead") else {"unit": unit, "min": 0},
+                "overrides": [],
+            },
             "options": {},
             "targets": [
                 {"refId": chr(ord("A") + j), "expr": expr, "legendFormat": legend, "datasource": DATASOURCE}

@@ -114,6 +114,10 @@ class FirstOrderMarkov:
         """Stable name."""
         return "markov"
 
+    def view(self) -> tuple[Int32, Float32, Int32]:
+        """Rows (N, K): neighbours and counts, and how many of each are filled (N,); not to be changed."""
+        return self._nbr, self._counts, self._filled
+
     def top(self, contexts: Contexts, k: int) -> Int32:
         """The `k` most counted successors of each newest item, -1 padded; (B, k)."""
         out = np.full((len(contexts.history), k), -1, dtype=np.int32)

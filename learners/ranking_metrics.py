@@ -128,15 +128,21 @@ def windows_of(values: Float64, users: Int32, size: int) -> list[Window]:
 def worst_window(ours: Float64, theirs: Float64, users: Int32, size: int) -> tuple[Window, float] | None:
     """The window in which we are furthest behind, in standard errors of the paired difference.
 
+    Looked at are windows of `size` events that begin at every tenth of that many, so that hardly any
+    run of events stays unseen; all events where there are fewer. Costs 0.1 ms a window of 2 000.
+
     Returns
     -------
     Window of ``ours - theirs``, and that difference over its standard error (negative: behind);
     None without a window. Where no event differs it is 0.
     """
-    scored = [
-        (window, window.mean.value / window.mean.se if window.mean.se > 0 else 0.0)
-        for window in windows_of(ours - theirs, users, size)
-    ]
+    ahead = ours - theirs
+    scored = []
+    for first in range(0, max(len(ahead) - size, 0) + 1, max(size // 10, 1)):
+        mean = mean_by_user(ahead[first : first + size], users[first : first + size])
+        if mean.n:
+            found = Window(first, first + mean.n, mean)
+            scored.append((found, mean.value / mean.se if mean.se > 0 else 0.0))
     return min(scored, key=lambda found: found[1], default=None)
 
 

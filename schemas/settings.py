@@ -224,6 +224,14 @@ class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(description="a separate ranker marks lists of a model that has been silent for longer"),
     ] = 30.0
     evaluate_ratio: Annotated[Ratio, Meta(description="share of micro-batches scored before learning")] = 1.0
+    evaluate_budget_us: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)],
+        Meta(description="most microseconds of scoring an event learned; beyond, scoring is sampled"),
+    ] = 20.0
+    evaluate_fading: Annotated[
+        Annotated[float, Meta(gt=0, le=1)],
+        Meta(description="weight of a score falls by this factor with every later one"),
+    ] = 0.9999
 
 
 class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

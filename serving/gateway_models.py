@@ -113,8 +113,8 @@ class Items(Struct, frozen=True, kw_only=True):
 
 
 class Stats(Struct, frozen=True, kw_only=True):
-    """The worker's figures; hit rates are fractions, each row of `hit_rate_series` is
-    (events scored, reelflow, popularity, markov).
+    """The worker's figures; quality is in fractions, by contender and metric, each row of
+    `quality_series` is (events scored, reelflow, popularity, markov).
     """
 
     events_per_s: float
@@ -125,13 +125,17 @@ class Stats(Struct, frozen=True, kw_only=True):
     event_to_snapshot_p50_s: float | None
     event_to_snapshot_p99_s: float | None
     hit_rate_10: dict[str, float | None]
-    hit_rate_series: list[list[float | None]]
     ready: bool
     active_users: list[str]
     n_items: int
     n_users: int
     device: str
     duplicates: int | None = None
+    n_scored: int | None = None
+    scored_share: float | None = None
+    quality: dict[str, dict[str, float | None]] = {}
+    quality_series: dict[str, list[list[float | None]]] = {}
+    catalogue_coverage: float | None = None
     lag_records: int | None = None
     recovered: float | None = None
 

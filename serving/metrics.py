@@ -121,14 +121,45 @@ class WorkerMetrics:
         self.recovery = Gauge(
             "reelflow_recovery_ratio", "Share of the log at start that has been folded", registry=registry
         )
-        self.hit_ratio = Gauge(
-            "reelflow_hit_ratio",
-            "Prequential hit rate@10 of the next watched item, fading factor 0.9999",
-            ["learner"],
+        self.quality = Gauge(
+            "reelflow_quality_ratio",
+            "How well the next watched item is ranked before it is learned, older events fading",
+            ["contender", "metric"],
+            registry=registry,
+        )
+        self.quality_sum = Counter(
+            "reelflow_quality",
+            "The same summed over all of reelflow_scored_events_total",
+            ["contender", "metric"],
+            registry=registry,
+        )
+        self.lead = Gauge(
+            "reelflow_lead_ratio",
+            "Quality of reelflow minus that of a contender, same events, older ones fading",
+            ["contender", "metric"],
+            registry=registry,
+        )
+        self.lead_error = Gauge(
+            "reelflow_lead_error_ratio",
+            "Standard error of reelflow_lead_ratio",
+            ["contender", "metric"],
+            registry=registry,
+        )
+        self.coverage = Gauge(
+            "reelflow_catalogue_coverage_ratio",
+            "Share of available items that stood in a list published within its time to live",
             registry=registry,
         )
         self.scored_events = Counter(
             "reelflow_scored_events", "Events scored prequentially before learning", registry=registry
+        )
+        self.scored_share = Gauge(
+            "reelflow_scored_share_ratio",
+            "Share of events learned lately that were looked at for scoring",
+            registry=registry,
+        )
+        self.scoring_seconds = Counter(
+            "reelflow_scoring_seconds", "Seconds the learner thread spent scoring", registry=registry
         )
         self.stepped_events = Counter(
             "reelflow_stepped_events",

@@ -28,6 +28,7 @@ from learners.blend_kernels import (
     Work,
 )
 from learners.blend_lists import fill_unseen, rank_full, rank_sparse
+from learners.evaluation import places_in
 from learners.popularity import is_available
 from schemas.learner import Contexts
 from schemas.runs import Float32, Int8, Int32
@@ -213,7 +214,15 @@ class Ranker(ItemLists):
         self._scoring_pool.settle()
         self._ranked_contexts = self._ranked_embedded = None
 
-    def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools, *, scoring: bool = False) -> Ranked:
+    def rank(
+        self,
+        contexts: Contexts,
+        seen: Int32,
+        withdrawn: Bools,
+        *,
+        scoring: bool = False,
+        k: int | None = None,
+    ) -> Ranked:
         """Lists of B users.
 
         Parameters
@@ -225,9 +234,11 @@ class Ranker(ItemLists):
             (n,) by item slot, True for what must not be listed; later slots are available.
         scoring : bool
             Whether the lists are made from the log alone, to be scored: see `settle`.
+        k : int, optional
+            Places, at most one more than `list_size`, which it is by default.
         """
         n = len(contexts.users)
-        k = self._list_size
+        k = self._list_size if k is None else k
         ranked = Ranked(
             items=np.empty((n, k), dtype=np.int32),
             scores=np.empty((n, k), dtype=np.float32),
@@ -265,6 +276,17 @@ class Ranker(ItemLists):
                 sparse, history, seen, withdrawn, self._exclude_seen, rows, popular, weights, work, out
             )
         return ranked
+
+    def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:
+        """0-based place of each of `targets` (B,) in its user's list, ties against it; -1: none.
+
+        The list is made from the log alone, see `settle`. It is looked at one place beyond its end:
+        a target that ties with what stands there has no place either.
+        """
+        ranked = self.rank(contexts, seen, withdrawn, scoring=True, k=self._list_size + 1)
+        places = places_in(targets, ranked.items, ranked.scores)
+        places[places >= self._list_size] = -1
+        return places
 
     def learn_gate(
         self,
@@ -331,10 +353,10 @@ class Ranker(ItemLists):
         n_items = max(len(rows.nbr), len(popular.features), n_withdrawn, n_embedded)
         n_places = rows.n_last * rows.nbr.shape[1]
         n_candidates = (
-            n_places + history.shape[1] + popular.items.shape[1] + self._n_nearest + self._list_size
+            n_places + history.shape[1] + popular.items.shape[1] + self._n_nearest + self._list_size + 1
         )
         work = self._work
         if work is None or len(work.slot) < n_items or len(work.ids) < n_candidates:
             # Rows grow by doubling, and so does this.
-            work = self._work = make_work(n_items, n_candidates, self._list_size, n_places)
+            work = self._work = make_work(n_items, n_candidates, self._list_size + 1, n_places)
         return work

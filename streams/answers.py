@@ -12,21 +12,22 @@ import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from learners.evaluation import STREAM_METRICS, PrequentialBoard
 from schemas.records import EVENT_TYPES
 
 from .audit import digests_of
 from .core import WorkerCore
-from .model import BOARD_NAMES
 
 ACTIVE_USERS = 50
 SMOOTHED = 10
 
 
 class Answers:
-    """Reads a `WorkerCore`; changes nothing but gauges."""
+    """Reads a `WorkerCore`; changes nothing but metrics."""
 
     def __init__(self, core: WorkerCore) -> None:
         self._core = core
+        self._told: dict[tuple[str, str], float] = {}
         self._version = version("reelflow")
         metrics = core.metrics
         metrics.info.labels(self._version, core.settings.worker.model_name, core.model.device).set(1)
@@ -55,14 +56,20 @@ class Answers:
         lag = core.lag_records()
         metrics.lag_records.set(lag)
         metrics.lag_seconds.set(core.lag_seconds())
-        for name, meter in core.model.board.meters.items():
-            if meter.n:
-                metrics.hit_ratio.labels(name).set(meter.fading_hit_rate)
+        metrics.coverage.set(self._coverage())
+        metrics.scored_share.set(core.model.scoring.share)
+        board = core.model.board
+        if board.n:
+            self._tell_quality(board)
 
     def stats(self) -> dict[str, Any]:
         """The figures of the live page and of the report of `reelflow demo`."""
         core = self._core
         board = core.model.board
+        quality: dict[str, dict[str, float | None]] = {
+            name: {metric: value if board.n else None for metric, value in board.means(name).items()}
+            for name in board.names
+        }
         counts = core.held.counts()
         return {
             "events_per_s": round(core.rate.per_second(core.now_s()), 1),
@@ -77,11 +84,12 @@ class Answers:
             "event_to_snapshot_p50_s": core.publisher.latencies.quantile(0.5),
             "event_to_snapshot_p99_s": core.publisher.latencies.quantile(0.99),
             "event_to_snapshot_held_back_p99_s": core.publisher.latencies_held.quantile(0.99),
-            "n_scored": board.meters[BOARD_NAMES[0]].n,
-            "hit_rate_10": {
-                name: meter.hit_rate if meter.n else None for name, meter in board.meters.items()
-            },
-            "hit_rate_series": self._series(),
+            "n_scored": board.n,
+            "scored_share": round(core.model.scoring.share, 4),
+            "hit_rate_10": {name: quality[name]["hit_rate_10"] for name in board.names},
+            "quality": quality,
+            "quality_series": {metric: self._series(metric) for metric in STREAM_METRICS},
+            "catalogue_coverage": round(self._coverage(), 5),
             "committed": core.n_committed,
             "ready": core.ready,
             "recovered": core.recovered_ratio(),
@@ -159,15 +167,32 @@ class Answers:
             if item >= 0
         ]
 
-    def _series(self) -> list[list[float]]:
-        """Rows of (events scored, hit rate of each learner) over the newest `SMOOTHED` windows."""
-        windows = self._core.model.board.series()
-        rates = {name: [rate for _, rate in points] for name, points in windows.items()}
-        rows = []
-        for i, (n, _) in enumerate(windows[BOARD_NAMES[0]]):
-            newest = slice(max(0, i + 1 - SMOOTHED), i + 1)
-            rows.append([n, *(round(float(np.mean(rates[name][newest])), 5) for name in BOARD_NAMES)])
+    def _tell_quality(self, board: PrequentialBoard) -> None:
+        metrics = self._core.metrics
+        for name in board.names:
+            sums = board.sums(name)
+            for metric, value in board.fading(name).items():
+                metrics.quality.labels(name, metric).set(value)
+                told = self._told.get((name, metric), 0.0)
+                metrics.quality_sum.labels(name, metric).inc(max(sums[metric] - told, 0.0))
+                self._told[name, metric] = sums[metric]
+                if name != board.names[0]:
+                    lead = board.lead(name, metric)
+                    metrics.lead.labels(name, metric).set(lead.value)
+                    metrics.lead_error.labels(name, metric).set(lead.se)
+
+    def _series(self, metric: str) -> list[list[float]]:
+        """Rows of (events scored, mean of each contender) over the newest `SMOOTHED` windows."""
+        windows = self._core.model.board.series(metric)
+        rows: list[list[float]] = []
+        for i, (n, _) in enumerate(windows):
+            means = np.mean([of_window for _, of_window in windows[max(0, i + 1 - SMOOTHED) : i + 1]], axis=0)
+            rows.append([n, *means.round(5).tolist()])
         return rows
+
+    def _coverage(self) -> float:
+        core = self._core
+        return core.publisher.coverage.ratio(len(core.model.items), core.unavailable(), core.now_s())
 
     def _active_users(self) -> list[str]:
         newest: list[tuple[int, str]] = []

@@ -270,6 +270,7 @@ class WorkerCore:
             withdrawn = self.model.catalogue.unavailable(int(batch.ts_ms.max()))
             learned = self.model.learn(batch, withdrawn, reports=reports)
         self.metrics.scored_events.inc(learned.scored)
+        self.metrics.scoring_seconds.inc(learned.scoring_s)
         self.metrics.stepped_events.inc(learned.stepped)
         self.metrics.taught_events.inc(learned.taught)
         self.metrics.drifts.inc(learned.drifts)

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from learners.evaluation import STREAM_METRICS
 from schemas.errors import UnavailableError
 from schemas.settings import Settings
 
@@ -27,6 +28,11 @@ from .sources import Pacing, Source, replay, select
 from .sources.selection import span_ms
 from .topics import create_topics
 
+CONTENDERS: Final = {
+    "reelflow": "reelflow",
+    "popularity": "popularity",
+    "markov": "first-order Markov",
+}
 READY_TIMEOUT_S = 300.0  # the first start compiles
 DRAIN_TIMEOUT_S = 60.0
 
@@ -44,6 +50,8 @@ class DemoReport(Struct, frozen=True, kw_only=True):
     event_to_snapshot_p99_s: float | None
     event_to_snapshot_held_back_p99_s: float | None
     events_scored: int
+    quality: dict[str, dict[str, float | None]]
+    """By contender and metric, over all events scored."""
     hit_rate_10: float | None
     hit_rate_10_popularity: float | None
     hit_rate_10_markov: float | None
@@ -228,6 +236,7 @@ def _report(events_in: int, stats: dict[str, Any], wall_s: float) -> DemoReport:
         event_to_snapshot_p99_s=stats["event_to_snapshot_p99_s"],
         event_to_snapshot_held_back_p99_s=stats["event_to_snapshot_held_back_p99_s"],
         events_scored=stats["n_scored"],
+        quality=stats["quality"],
         hit_rate_10=rates["reelflow"],
         hit_rate_10_popularity=rates["popularity"],
         hit_rate_10_markov=rates["markov"],
@@ -257,10 +266,11 @@ def report_text(report: DemoReport) -> str:
             f"{seconds(report.event_to_snapshot_p50_s)} / {seconds(report.event_to_snapshot_p99_s)}",
         ),
         ("  users held back by the interval, p99", seconds(report.event_to_snapshot_held_back_p99_s)),
-        (f"next watched item in the first 10 (n = {report.events_scored:,})", ""),
-        ("  reelflow", percent(report.hit_rate_10)),
-        ("  popularity", percent(report.hit_rate_10_popularity)),
-        ("  first-order Markov", percent(report.hit_rate_10_markov)),
+        (f"next watched item (n = {report.events_scored:,})", "recall@20 / hit rate@10 / nDCG@10 / MRR@20"),
+        *(
+            (f"  {title}", " / ".join(percent(report.quality[name][metric]) for metric in STREAM_METRICS))
+            for name, title in CONTENDERS.items()
+        ),
         ("wall time", f"{report.wall_s:.1f} s"),
     ]
     width = max(len(name) for name, _ in rows) + 2

@@ -14,10 +14,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from learners.baselines import lists_with_popular
+from learners.baselines import BaselinePlaces
 from learners.drift import DriftMonitor
-from learners.evaluation import PrequentialBoard, rank_of
+from learners.evaluation import MOST_PLACES, PrequentialBoard
 from learners.markov import FirstOrderMarkov
+from learners.popularity import is_available
 from learners.signals import is_evidence
 from learners.state import digest_arrays, digest_texts, taken
 from learners.tags import TagChain
@@ -31,8 +32,9 @@ from schemas.settings import LearnerSettings, RankerSettings
 from .catalogue import Catalogue
 from .model_parts import build_parts
 from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
+from .scoring_budget import ScoringBudget
 
-TOP: Final = 10
+DRIFT_PLACES: Final = 10
 MICRO_BATCH: Final = 128
 MOST_SCORED: Final = 8
 WINDOW: Final = 100
@@ -48,6 +50,7 @@ class Learned(Struct, kw_only=True):
     """What became of one batch beyond the counts: events scored, in encoder steps, in the gate's."""
 
     scored: int = 0
+    scoring_s: float = 0.0
     stepped: int = 0
     taught: int = 0
     drifts: int = 0
@@ -69,14 +72,20 @@ class Model:
         self.items = Interner(capacity=learner.max_items)
         self.users = Interner(capacity=learner.max_users)
         self.catalogue = Catalogue(self.items)
-        parts = build_parts(learner, ranker, list_size=max(ranker.list_size, TOP), device=learner.device)
+        parts = build_parts(
+            learner, ranker, list_size=max(ranker.list_size, MOST_PLACES), device=learner.device
+        )
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
         self.ranker, self.device = parts.ranker, parts.device
         self.markov = FirstOrderMarkov(max_items=learner.max_items)
         self.tags = TagChain()
-        self.board = PrequentialBoard(BOARD_NAMES, k=TOP, window=WINDOW)
+        self.board = PrequentialBoard(BOARD_NAMES, fading=ranker.evaluate_fading, window=WINDOW)
         self.drift = DriftMonitor()
+        self.scoring = ScoringBudget(ranker.evaluate_budget_us)
+        self._baselines = BaselinePlaces(
+            self.popularity, self.markov, k=MOST_PLACES, which=POPULARITY_HALF_LIFE
+        )
         self._evaluate_ratio = ranker.evaluate_ratio
         self._spare: Arrays = {}
         self._counters: list[Learner] = [self.transitions, self.popularity, self.tags]
@@ -93,7 +102,8 @@ class Model:
         Every event that says anything of its item is counted. Of a batch that is larger because the
         worker is behind, only some micro-batches, evenly spread, are scored (`MOST_SCORED`) and take
         gradient steps (`streams.overload`; the encoder's are counted by co-occurrence and EASE too):
-        freshness first. Where neither is wanted the whole batch is one step.
+        freshness first. Where neither is wanted the whole batch is one step. Of the micro-batches to
+        be scored the board gets as many as `streams.scoring_budget` affords.
 
         Without `reports` nothing is scored for the board; what is learned is the same, bit by bit.
         """
@@ -101,6 +111,7 @@ class Model:
         evidence = is_evidence(batch.types, batch.weight)
         if not evidence.all():
             batch = rows_of(batch, np.flatnonzero(evidence))
+        spent_s = self.scoring.spent_s
         wanted = self.embeddings is not None or self._evaluate_ratio > 0
         size = MICRO_BATCH if wanted else max(len(batch), 1)
         n = -(-len(batch) // size)
@@ -110,8 +121,9 @@ class Model:
         for i in range(n):
             part = rows_of(batch, slice(i * size, (i + 1) * size))
             scored = is_chosen(i, n, MOST_SCORED) and self._rng.random() < self._evaluate_ratio
+            afforded = reports and self.scoring.offer(len(part), wanted=scored)
             if scored or (self.embeddings is not None and is_chosen(i, n, n_chosen(n, TAUGHT))):
-                self._score(part, withdrawn, learned, reports=reports and scored)
+                self._score(part, withdrawn, learned, reports=afforded)
             for counter in self._counters:
                 counter.learn_many(part)
             if self.embeddings is not None and is_chosen(i, n, n_chosen(n, STEPPED)):
@@ -121,6 +133,7 @@ class Model:
                 self.embeddings.learn_many(part)
                 learned.stepped += len(part)
                 learned.discarded_steps += self.embeddings.discarded_steps - discarded
+        learned.scoring_s = self.scoring.spent_s - spent_s
         return learned
 
     def _score(self, batch: Interactions, withdrawn: Bools, learned: Learned, *, reports: bool) -> None:
@@ -135,27 +148,23 @@ class Model:
         asked = rows_of(batch, rows)
         contexts = Contexts(users=asked.users, history=asked.history, now_ms=int(asked.ts_ms[-1]))
         if reports:
-            self._report(asked, contexts, withdrawn, learned)
+            with self.scoring.spending():
+                self._report(asked, contexts, withdrawn, learned)
         self.ranker.learn_gate(contexts, asked.items, asked.history, withdrawn)
         learned.taught += len(batch)
 
     def _report(self, asked: Interactions, contexts: Contexts, withdrawn: Bools, learned: Learned) -> None:
-        """Score the lists of all rankers; changes nothing that is learned."""
-        ours = self.ranker.rank(contexts, asked.history, withdrawn, scoring=True).items[:, :TOP]
-        n_popular = TOP * 2 + asked.history.shape[1] + int(np.count_nonzero(withdrawn))
-        popular = self.popularity.top(n_popular, POPULARITY_HALF_LIFE)
-        heads = self.markov.top(contexts, TOP * 2)
-        lists = {
-            "reelflow": ours,
-            "popularity": self.ranker.rank_popularity(
-                asked.history, TOP, which=POPULARITY_HALF_LIFE, withdrawn=withdrawn
-            ),
-            "markov": lists_with_popular(heads, asked.history, popular, withdrawn, TOP),
-        }
-        ranks = {name: rank_of(asked.items, found) for name, found in lists.items()}
-        self.board.update(ranks)
-        learned.drifts += self.drift.update(ranks["reelflow"] >= 0)
-        learned.scored += len(asked)
+        """Score all contenders by the place of each event's item; changes nothing that is learned.
+
+        All of them know the log up to the micro-batch at hand, and rank every item that is available
+        and not in the user's history. What is not available is in no list: its events are left out.
+        """
+        kept = is_available(asked.items, withdrawn)
+        by_popularity, by_markov = self._baselines.places(contexts, asked.items, withdrawn)
+        ours = self.ranker.places(contexts, asked.items, asked.history, withdrawn)[kept]
+        self.board.update({"reelflow": ours, "popularity": by_popularity[kept], "markov": by_markov[kept]})
+        learned.drifts += self.drift.update((ours >= 0) & (ours < DRIFT_PLACES))
+        learned.scored += len(ours)
 
     @property
     def has_user_rows(self) -> bool:

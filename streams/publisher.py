@@ -20,6 +20,7 @@ from serving.ranking import Ranked
 from serving.snapshots import FALLBACK_COLD_USER, FALLBACK_NONE, FALLBACK_STALE_MODEL, SnapshotEncoder
 
 from .commits import CommitGate
+from .coverage import Coverage
 from .latency import Reservoir
 from .outbox import Told
 from .partition import Partition
@@ -120,6 +121,7 @@ class Publisher:
     def follow(self, model: ListModel) -> None:
         """Make lists with `model` from now on; its item slots may be others."""
         self._model = model
+        self.coverage = Coverage(self._ttl_ms / 1000)
         self._encoder = SnapshotEncoder(
             model.items,
             model_name=self._model_name,
@@ -197,6 +199,7 @@ class Publisher:
             seen = np.concatenate([d.part.state.seen_rows(d.told.users) for d in due])
             withdrawn = self._model.catalogue.unavailable(contexts.now_ms)
             ranked = self._model.ranker.rank(contexts, seen, withdrawn).first(self._list_size)
+            self.coverage.note(ranked.items, contexts.now_ms / 1000)
         with self._metrics.stage("encode"):
             cold = contexts.history[:, -1] < 0
             keys, values = self._encoder.encode(

@@ -57,6 +57,8 @@ class RankerAnswers:
         metrics.lag_records.set(core.lag_records())
         metrics.model_lag_records.set(self._model_lag()[0])
         metrics.model_age.set(core.model_age_s() or 0.0)
+        withdrawn = core.model.catalogue.unavailable(int(core.now_s() * 1000))
+        metrics.coverage.set(core.publisher.coverage.ratio(len(core.model.items), withdrawn, core.now_s()))
 
     def stats(self) -> dict[str, Any]:
         """The ranker's figures."""

@@ -1,4 +1,4 @@
-// Hit rates over time as lines, drawn by hand.
+// How well each contender ranks what comes next, over time, as lines drawn by hand.
 
 import { byId, el, replace, svg } from "./dom.js";
 import { count, percent } from "./words.js";
@@ -9,15 +9,30 @@ const SERIES = [
   ["popularity", "Popularity"],
 ];
 const COLUMN = { reelflow: 1, popularity: 2, markov: 3 };
+const METRICS = {
+  recall_20: ["Recall@20", "How often the next item watched was among the first twenty"],
+  hit_rate_10: ["Hit rate@10", "How often the next item watched was among the first ten"],
+  ndcg_10: ["nDCG@10", "How far up in the first ten the next item watched was, 1 / log2(place + 1)"],
+  mrr_20: ["MRR@20", "How far up in the first twenty the next item watched was, 1 / place"],
+};
 const HEIGHT = 260;
 const MARGIN = { top: 14, right: 64, bottom: 42, left: 62 };
 
 let rows = [];
 let latest = {};
 let hovered = null;
+let metric = "recall_20";
+let shown = null;
 
 export function makeChart() {
   const holder = byId("chart");
+  const choice = byId("metric");
+  replace(choice, ...Object.entries(METRICS).map(([name, [title]]) => el("option", { value: name }, title)));
+  choice.value = metric;
+  choice.addEventListener("change", () => {
+    metric = choice.value;
+    if (shown) showChart(shown);
+  });
   new ResizeObserver(draw).observe(holder);
   holder.addEventListener("pointermove", (event) => {
     hovered = event.clientX - holder.getBoundingClientRect().left;
@@ -30,8 +45,11 @@ export function makeChart() {
 }
 
 export function showChart(stats) {
-  rows = stats.hit_rate_series.filter((row) => row.length >= 4 && row[0] !== null);
-  latest = stats.hit_rate_10;
+  shown = stats;
+  rows = (stats.quality_series[metric] ?? []).filter((row) => row.length >= 4 && row[0] !== null);
+  latest = Object.fromEntries(SERIES.map(([name]) => [name, stats.quality[name]?.[metric]]));
+  byId("chart-hint").textContent = `${METRICS[metric][1]}, of all items, measured before learning from it. Lines: the newest events; figures: all of them.`;
+  byId("chart-note").textContent = describeScoring(stats);
   replace(
     byId("legend"),
     ...SERIES.map(([name, title]) =>
@@ -40,7 +58,7 @@ export function showChart(stats) {
         { class: name },
         svg("svg", { width: 26, height: 8, "aria-hidden": true }, svg("line", { class: `line ${name}`, x1: 1, y1: 4, x2: 25, y2: 4 })),
         el("span", {}, title),
-        el("strong", { "data-testid": `hit-rate-${name}` }, percent(latest[name])),
+        el("strong", { "data-testid": `quality-${name}`, "data-metric": metric }, percent(latest[name])),
       ),
     ),
   );
@@ -94,7 +112,7 @@ function draw() {
   }
   parts.push(
     svg("text", { class: "axis", x: (MARGIN.left + right) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "events scored"),
-    svg("text", { class: "axis", transform: `translate(12 ${(MARGIN.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, "hit rate@10"),
+    svg("text", { class: "axis", transform: `translate(12 ${(MARGIN.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, METRICS[metric][0]),
   );
   const ends = [];
   for (const [name] of [...SERIES].reverse()) {
@@ -133,5 +151,12 @@ function pointer(x, y, right, bottom) {
 
 function describe() {
   const parts = SERIES.map(([name, title]) => `${title} ${percent(latest[name])}`);
-  return `Hit rate at 10 over events scored. Now: ${parts.join(", ")}.`;
+  return `${METRICS[metric][0]} over events scored. Now: ${parts.join(", ")}.`;
+}
+
+function describeScoring(stats) {
+  const parts = [];
+  if (stats.n_scored) parts.push(`${count(stats.n_scored)} events scored, ${percent(stats.scored_share)} of what comes in`);
+  if (stats.catalogue_coverage !== null && stats.catalogue_coverage !== undefined) parts.push(`${percent(stats.catalogue_coverage)} of the catalogue is in somebody's list`);
+  return parts.join("; ");
 }

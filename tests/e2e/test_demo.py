@@ -64,6 +64,11 @@ def report_of(folder: Path) -> dict[str, Any]:
     assert report["snapshots"] >= report["users_with_snapshot"]
     for key in ("hit_rate_10", "hit_rate_10_popularity", "hit_rate_10_markov"):
         assert 0 <= report[key] <= 1
+    for contender, rates in report["quality"].items():
+        assert contender in ("reelflow", "popularity", "markov")
+        assert rates["hit_rate_10"] <= rates["recall_20"] <= 1
+        assert 0 <= rates["mrr_20"] <= rates["recall_20"]
+    assert report["quality"]["markov"]["hit_rate_10"] == report["hit_rate_10_markov"]
     return dict(report)
 
 

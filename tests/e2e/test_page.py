@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -89,6 +90,10 @@ def replay(kafka: KafkaSettings) -> int:
     return n_events
 
 
+def share(text: str) -> float:
+    return float(text.removesuffix(" %"))
+
+
 def test_a_like_on_the_page_is_in_the_next_list_within_a_second(
     worker: RunningWorker, broker: LocalBroker, topics: str, tmp_path: Path, browser: Browser
 ) -> None:
@@ -120,6 +125,30 @@ def test_a_like_on_the_page_is_in_the_next_list_within_a_second(
             "watched Film <b>"
         )
         expect(page.get_by_test_id("reason").first).not_to_be_empty()
+
+        by_metric: dict[tuple[str, str], str] = {}
+        for metric, title in (
+            ("mrr_20", "MRR@20"),
+            ("hit_rate_10", "Hit rate@10"),
+            ("recall_20", "Recall@20"),
+        ):
+            page.get_by_test_id("metric").select_option(metric)
+            for contender in ("reelflow", "popularity", "markov"):
+                figure = page.get_by_test_id(f"quality-{contender}")
+                expect(figure).to_have_attribute("data-metric", metric)
+                expect(figure).to_have_text(re.compile(r"^\d+\.\d %$"))
+                by_metric[metric, contender] = figure.inner_text()
+            chart = page.get_by_test_id("chart")
+            expect(chart.get_by_role("img")).to_have_accessible_name(
+                re.compile(f"^{title} over events scored")
+            )
+            for contender in ("reelflow", "popularity", "markov"):
+                expect(chart.locator(f"path.line.{contender}")).to_have_count(1)
+        # Everyone walks the ring, so the chain knows what comes next, and a hit has at most its place.
+        assert share(by_metric["recall_20", "markov"]) > share(by_metric["recall_20", "popularity"])
+        assert share(by_metric["mrr_20", "markov"]) <= share(by_metric["recall_20", "markov"])
+        expect(page.get_by_test_id("chart-note")).to_contain_text("events scored")
+        expect(page.get_by_test_id("chart-note")).to_contain_text("of the catalogue")
 
         with page.expect_request("**/v1/events") as posted:
             items.nth(2).click()

@@ -51,6 +51,25 @@ def test_the_worst_window_is_found_where_we_are_behind() -> None:
     assert (window.first, window.last) == (4_000, 6_000)
     assert standard_errors < -5
     assert worst_window(ours, ours, users, 2_000) == (windows_of(ours - ours, users, 2_000)[0], 0.0)
+    assert worst_window(ours[:0], ours[:0], users[:0], 2_000) is None
+    short = worst_window(ours[:300], theirs[:300], users[:300], 2_000)
+    assert short is not None
+    assert (short[0].first, short[0].last) == (0, 300)
+
+
+def test_the_worst_window_may_begin_anywhere() -> None:
+    """Half of it in one window of consecutive ones and half in the next would hide it."""
+    random = np.random.default_rng(1)
+    n = 8_000
+    users = np.arange(n, dtype=np.int32)
+    theirs = (random.random(n) < 0.3).astype(np.float64)
+    ours = (random.random(n) < 0.35).astype(np.float64)
+    ours[3_000:5_000] = random.random(2_000) < 0.2
+    found = worst_window(ours, theirs, users, 2_000)
+    assert found is not None
+    assert abs(found[0].first - 3_000) <= 200
+    consecutive = min(w.mean.value / w.mean.se for w in windows_of(ours - theirs, users, 2_000))
+    assert found[1] < consecutive - 1
 
 
 def test_a_short_last_window_joins_the_one_before() -> None:

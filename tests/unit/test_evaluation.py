@@ -1,4 +1,4 @@
-"""Meters, boards, McNemar and drift."""
+"""Boards, leads, McNemar and drift."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.drift import DriftMonitor
-from learners.evaluation import HitMeter, PrequentialBoard, mcnemar, rank_of
+from learners.evaluation import STREAM_METRICS, PrequentialBoard, mcnemar, places_in, rank_of
 
 
 def test_ranks() -> None:
@@ -17,39 +17,74 @@ def test_ranks() -> None:
     assert rank_of(np.zeros(0, np.int32), lists[:0]).dtype == np.int32
 
 
-def test_meter_by_hand() -> None:
-    meter = HitMeter(k=3, fading=0.5, window=2)
-    meter.update(np.array([0, -1, 2, 3], np.int32))
-    assert meter.n == 4
-    assert meter.hit_rate == 0.5
-    assert meter.mrr == pytest.approx((1 + 1 / 3) / 4)
-    assert meter.ndcg == pytest.approx((1 + 1 / 2) / 4)
-    assert meter.fading_hit_rate == pytest.approx((0.125 + 0.5) / 1.875)
-    assert meter.windows == [(2, 0.5), (4, 0.5)]
-    assert HitMeter().as_dict()["hit_rate"] == 0.0
+def test_places_count_ties_against_the_target() -> None:
+    lists = np.array([[4, 2, 7, -1]] * 5, dtype=np.int32)
+    scores = np.array([[3.0, 1.0, 1.0, 0.0]] * 5, dtype=np.float32)
+    targets = np.array([4, 2, 7, 9, -1], np.int32)
+    np.testing.assert_array_equal(places_in(targets, lists, scores), [0, 2, 2, -1, -1])
+    assert places_in(targets[:0], lists[:0], scores[:0]).dtype == np.int32
 
 
-@given(st.lists(st.integers(-1, 12), max_size=120), st.integers(1, 50))
-def test_meter_does_not_depend_on_batches(ranks: list[int], size: int) -> None:
-    whole, parts = HitMeter(window=7, max_windows=4), HitMeter(window=7, max_windows=4)
-    whole.update(np.array(ranks, np.int32))
+def test_metrics_by_hand() -> None:
+    board = PrequentialBoard(["ours"], fading=0.5, window=2)
+    board.update({"ours": np.array([0, -1, 2, 14], np.int32)})
+    assert board.n == 4
+    means = board.means("ours")
+    assert means["recall_20"] == 3 / 4
+    assert means["hit_rate_10"] == 2 / 4
+    assert means["ndcg_10"] == pytest.approx((1 + 1 / 2) / 4)
+    assert means["mrr_20"] == pytest.approx((1 + 1 / 3 + 1 / 15) / 4)
+    assert board.sums("ours")["hit_rate_10"] == 2
+    # Weights 1/8, 1/4, 1/2, 1.
+    assert board.fading("ours")["hit_rate_10"] == pytest.approx((0.125 + 0.5) / 1.875)
+    assert board.fading("ours")["recall_20"] == pytest.approx((0.125 + 0.5 + 1) / 1.875)
+    assert board.series("recall_20") == [(2, (0.5,)), (4, (1.0,))]
+    assert PrequentialBoard(["ours"]).fading("ours")["recall_20"] == 0.0
+
+
+def test_a_lead_and_its_standard_error_by_hand() -> None:
+    board = PrequentialBoard(["ours", "theirs"], fading=0.5)
+    assert board.lead("theirs", "recall_20") == (0.0, 0.0)
+    board.update({"ours": np.array([0, -1, 3], np.int32), "theirs": np.array([5, 2, -1], np.int32)})
+    # Differences 0, -1, 1 with the weights 1/4, 1/2, 1.
+    mean = 0.5 / 1.75
+    spread = (0.25 * (0 - mean)) ** 2 + (0.5 * (-1 - mean)) ** 2 + (1 - mean) ** 2
+    lead = board.lead("theirs", "recall_20")
+    assert lead.value == pytest.approx(mean)
+    assert lead.se == pytest.approx(np.sqrt(spread) / 1.75)
+
+
+@given(st.lists(st.integers(-1, 25), max_size=120), st.integers(1, 50))
+def test_a_board_does_not_depend_on_batches(ranks: list[int], size: int) -> None:
+    places = np.array(ranks, np.int32)
+    whole, parts = (
+        PrequentialBoard(["ours", "theirs"], fading=0.9, window=7, max_windows=4) for _ in range(2)
+    )
+    whole.update({"ours": places, "theirs": places[::-1]})
     for start in range(0, len(ranks), size):
-        parts.update(np.array(ranks[start : start + size], np.int32))
-    assert whole.windows == parts.windows
-    assert whole.as_dict() == pytest.approx(parts.as_dict())
-    assert len(whole.windows) < 4
+        part = slice(start, start + size)
+        parts.update({"ours": places[part], "theirs": places[::-1][part]})
+    for metric in STREAM_METRICS:
+        assert [n for n, _ in whole.series(metric)] == [n for n, _ in parts.series(metric)]
+        for (_, one), (_, other) in zip(whole.series(metric), parts.series(metric), strict=True):
+            assert one == pytest.approx(other)
+        assert whole.lead("theirs", metric) == pytest.approx(parts.lead("theirs", metric), abs=1e-9)
+    assert whole.means("ours") == pytest.approx(parts.means("ours"))
+    assert whole.fading("theirs") == pytest.approx(parts.fading("theirs"))
+    assert len(whole.series("recall_20")) < 4
     if ranks:
-        assert whole.hit_rate == pytest.approx(np.mean([0 <= rank < 10 for rank in ranks]))
+        assert whole.means("ours")["hit_rate_10"] == pytest.approx(np.mean([0 <= r < 10 for r in ranks]))
 
 
 def test_windows_stay_bounded_and_keep_the_hits() -> None:
-    meter = HitMeter(k=1, window=5, max_windows=8)
+    board = PrequentialBoard(["ours"], window=5, max_windows=8)
     ranks = np.random.default_rng(0).integers(-1, 1, 10_000).astype(np.int32)
-    meter.update(ranks)
-    assert len(meter.windows) < 8
-    end, _ = meter.windows[-1]
-    width = meter.windows[0][0]
-    assert sum(rate for _, rate in meter.windows) * width == pytest.approx(np.sum(ranks[:end] == 0))
+    board.update({"ours": ranks})
+    series = board.series("hit_rate_10")
+    assert len(series) < 8
+    assert sum(rate for _, (rate,) in series) * series[0][0] == pytest.approx(
+        np.sum(ranks[: series[-1][0]] == 0)
+    )
 
 
 def test_mcnemar_known_values() -> None:
@@ -61,13 +96,13 @@ def test_mcnemar_known_values() -> None:
 
 
 def test_board_compares_paired_hits() -> None:
-    board = PrequentialBoard(["ours", "popularity"], k=2, window=2)
-    board.update({"ours": np.array([0, 1, -1, 0], np.int32), "popularity": np.array([0, -1, 1, 2], np.int32)})
+    board = PrequentialBoard(["ours", "popularity"])
+    board.update(
+        {"ours": np.array([0, 1, -1, 0], np.int32), "popularity": np.array([0, -1, 1, 22], np.int32)}
+    )
     result = board.compare("ours", "popularity")
     assert (result.b, result.c) == (2, 1)
     assert board.compare("popularity", "ours").b == 1
-    assert board.as_dict()["ours"]["hit_rate"] == 0.75
-    assert board.series() == {"ours": [(2, 1.0), (4, 0.5)], "popularity": [(2, 0.5), (4, 0.5)]}
 
 
 def test_board_takes_all_or_nothing() -> None:
@@ -76,7 +111,7 @@ def test_board_takes_all_or_nothing() -> None:
     for wrong in ({"a": ranks}, {"a": ranks, "b": ranks[:2]}, {"a": ranks, "c": ranks}):
         with pytest.raises(ValueError, match="same events"):
             board.update(wrong)
-    assert board.as_dict()["a"]["n"] == 0
+    assert board.n == 0
 
 
 def test_drift_is_found_where_the_rate_falls_and_not_before() -> None:
@@ -110,7 +145,7 @@ def test_drifts_are_those_that_river_finds() -> None:
     assert n_ours >= 3
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"window": 0}, {"fading": 0.0}, {"max_windows": 3}])
-def test_meter_refuses_nonsense(options: dict[str, float]) -> None:
+@pytest.mark.parametrize("options", [{"window": 0}, {"fading": 0.0}, {"max_windows": 3}])
+def test_board_refuses_nonsense(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="out of range"):
-        HitMeter(**options)  # type: ignore[arg-type]
+        PrequentialBoard(["ours"], **options)  # type: ignore[arg-type]

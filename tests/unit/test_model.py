@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import StateError
-from schemas.learner import Interactions
+from schemas.learner import Contexts, Interactions
 from schemas.records import Item
 from schemas.settings import LearnerSettings, RankerSettings
 from streams.model import MICRO_BATCH, MOST_SCORED, WATCH, Model, rows_of
@@ -27,10 +27,10 @@ def batch_of(n: int, n_items: int = 50, seed: int = 0) -> Interactions:
     )  # fmt: skip
 
 
-def model_of(*, embeddings: bool = True, evaluate_ratio: float = 1.0) -> Model:
+def model_of(*, embeddings: bool = True, evaluate_ratio: float = 1.0, budget_us: float = 1e6) -> Model:
     model = Model(
         LearnerSettings(embeddings=embeddings, dim=8, device="cpu", history=8),
-        RankerSettings(evaluate_ratio=evaluate_ratio),
+        RankerSettings(evaluate_ratio=evaluate_ratio, evaluate_budget_us=budget_us),
     )
     for i in range(50):
         model.put_item(Item(item_id=f"v{i}", tags=[f"t{i % 3}"]))
@@ -57,7 +57,9 @@ def test_a_small_batch_is_scored_and_stepped_whole() -> None:
     learned = model.learn(batch_of(300), np.zeros(50, np.bool_))
     assert learned.scored == 300
     assert learned.stepped == 300
-    assert model.board.meters["reelflow"].n == 300
+    assert model.board.n == 300
+    assert model.scoring.share == 1.0
+    assert learned.scoring_s > 0.0
     assert not model.ranker.hasty
 
 
@@ -93,9 +95,9 @@ def test_scores_come_before_learning() -> None:
     model = model_of(embeddings=False)
     batch = batch_of(MICRO_BATCH)
     model.learn(batch, np.zeros(50, np.bool_))
-    first = model.board.meters["markov"].hit_rate
+    first = model.board.means("markov")["hit_rate_10"]
     model.learn(batch, np.zeros(50, np.bool_))
-    second = model.board.meters["markov"].hit_rate * 2 - first
+    second = model.board.means("markov")["hit_rate_10"] * 2 - first
     assert first < 0.3
     assert second > 0.9
 
@@ -107,6 +109,50 @@ def test_scored_are_watches_of_items_not_in_the_history() -> None:
     batch.fresh[3:5] = False
     batch.history[5, 0] = batch.items[5]
     assert model.learn(batch, np.zeros(50, np.bool_)).scored == 4
+
+
+def test_events_on_what_is_not_available_are_not_scored() -> None:
+    model = model_of(embeddings=False)
+    batch = batch_of(100)
+    gone = np.zeros(50, np.bool_)
+    gone[batch.items[:30]] = True
+    assert model.learn(batch, gone).scored == np.count_nonzero(~gone[batch.items]) < 100
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_places_are_those_of_the_list_that_would_be_published(*, embeddings: bool) -> None:
+    """Before anything of the batch is learned, and a place below 20 is the place in the list."""
+    model = model_of(embeddings=embeddings)
+    withdrawn = np.zeros(50, np.bool_)
+    withdrawn[[3, 4]] = True
+    model.learn(batch_of(1_000), withdrawn)
+    batch = batch_of(MICRO_BATCH, seed=1)
+    contexts = Contexts(users=batch.users, history=batch.history, now_ms=int(batch.ts_ms[-1]))
+    lists = model.ranker.rank(contexts, batch.history, withdrawn)
+    places = model.ranker.places(contexts, batch.items, batch.history, withdrawn)
+    found = 0
+    for items, scores, target, place in zip(lists.items, lists.scores, batch.items, places, strict=True):
+        listed = items[:20].tolist()
+        if target in listed:
+            level = int(np.count_nonzero(scores[:20] >= scores[listed.index(target)])) - 1
+            assert place == level or (place == -1 and level == 19)
+            found += 1
+        else:
+            assert place == -1 or place >= 20
+    assert found > 10
+
+
+def test_scoring_is_sampled_where_it_costs_too_much_and_learning_is_the_same() -> None:
+    rich, poor = model_of(budget_us=1e6), model_of(budget_us=0.001)
+    withdrawn = np.zeros(50, np.bool_)
+    scored = [
+        sum(model.learn(batch_of(4 * MICRO_BATCH, seed=seed), withdrawn).scored for seed in range(3))
+        for model in (rich, poor)
+    ]
+    assert scored[0] == 12 * MICRO_BATCH
+    assert 0 < scored[1] < scored[0]
+    assert 0 < poor.scoring.share < rich.scoring.share == 1.0
+    assert poor.digest() == rich.digest()
 
 
 def test_popular_leaves_out_what_is_withdrawn() -> None:
