@@ -2,7 +2,7 @@
 
 Scoring only reports: what is learned does not depend on it, so it may be sampled by what it takes.
 Every event learned earns `us_per_event` of time; a micro-batch is scored while there is time left,
-and what it took is paid. Beside that `FREE_SHARE` of a thread's time may always be spent: where few
+and what it took is paid, in CPU time of the thread: what others take of the machine is not its fault. Beside that `FREE_SHARE` of a thread's time may always be spent: where few
 events come, scoring them all costs more an event and matters to nobody.
 """
 
@@ -15,7 +15,7 @@ from typing import Final
 
 FREE_SHARE: Final = 0.05
 MOST_SAVED_S: Final = 0.05
-"""Time saved up at most: scoring must not hold up learning after a pause."""
+"""Time saved up at most, and at first: scoring must not hold up learning after a pause."""
 
 FADING: Final = 0.99999
 """An event's weight in `share` falls by this factor with every later one: looks back 100 000 events."""
@@ -29,22 +29,30 @@ class ScoringBudget:
     us_per_event : float
     clock : Callable[[], float]
         Monotonic seconds.
+    spent : Callable[[], float]
+        Seconds that the calling thread has computed.
 
-    >>> budget = ScoringBudget(10.0, clock=iter([0.0, 0.0, 0.003, 0.003]).__next__)
+    >>> budget = ScoringBudget(10.0, clock=lambda: 0.0, spent=iter([0.0, 0.053]).__next__)
     >>> budget.offer(100)
     True
     >>> with budget.spending():
     ...     pass
-    >>> budget.offer(100)  # earned 2 ms and 0.15 free ones, paid 3
+    >>> budget.offer(100)  # had 50 ms, earned 1, paid 53
     False
     >>> round(budget.share, 2)
     0.5
     """
 
-    def __init__(self, us_per_event: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        us_per_event: float,
+        clock: Callable[[], float] = time.perf_counter,
+        spent: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._s_per_event = us_per_event * 1e-6
         self._clock = clock
-        self._left_s = 0.0
+        self._spent = spent
+        self._left_s = MOST_SAVED_S
         self._earned_at_s: float | None = None
         self._offered = 0.0
         self._taken = 0.0
@@ -74,10 +82,10 @@ class ScoringBudget:
     @contextmanager
     def spending(self) -> Iterator[None]:
         """Pay for the time spent inside."""
-        began_s = self._clock()
+        began_s = self._spent()
         try:
             yield
         finally:
-            spent_s = self._clock() - began_s
+            spent_s = self._spent() - began_s
             self._left_s -= spent_s
             self.spent_s += spent_s

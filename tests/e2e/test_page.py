@@ -59,7 +59,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def worker(broker: LocalBroker, topics: str, tmp_path: Path) -> Iterator[RunningWorker]:
-    with running_worker(broker.bootstrap, topics, PARTITIONS, tmp_path) as running:
+    with running_worker(
+        broker.bootstrap, topics, PARTITIONS, tmp_path, REELFLOW_RANKER_EVALUATE_BUDGET_US="1000000"
+    ) as running:
         yield running
 
 

@@ -85,7 +85,7 @@ def test_as_ranking_every_item(k: int, n_items: int) -> None:
         at = int(np.count_nonzero([above[b] for b in range(n_items) if open_[b] and b != targets[i]]))
         return at if at < k and counts[targets[i]] > 0 else -1
 
-    for i in np.flatnonzero(clear):
+    for i in np.flatnonzero(clear).tolist():
         t = targets[i]
         open_ = ~gone
         open_[history[i][history[i] >= 0]] = False

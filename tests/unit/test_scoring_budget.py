@@ -20,7 +20,7 @@ def played(
 ) -> ScoringBudget:
     """`n` micro-batches of `size` events, `gap_s` apart, each of which would cost `cost_s` to score."""
     clock = Clock()
-    budget = ScoringBudget(us_per_event, clock)
+    budget = ScoringBudget(us_per_event, clock, spent=clock)
     for _ in range(4_000):
         clock.now_s += gap_s
         if budget.offer(100):
@@ -46,7 +46,7 @@ def test_all_is_scored_where_few_events_come() -> None:
 
 def test_a_pause_does_not_save_up_for_long() -> None:
     clock = Clock()
-    budget = ScoringBudget(0.0, clock)
+    budget = ScoringBudget(0.0, clock, spent=clock)
     budget.offer(1)
     clock.now_s = 3_600.0
     spent = 0
@@ -59,7 +59,7 @@ def test_a_pause_does_not_save_up_for_long() -> None:
 
 def test_what_is_not_wanted_earns_and_counts() -> None:
     clock = Clock()
-    budget = ScoringBudget(1_000.0, clock)
+    budget = ScoringBudget(1_000.0, clock, spent=clock)
     assert not budget.offer(10, wanted=False)
     assert budget.share == 0.0
     assert budget.offer(10)
