@@ -2,8 +2,9 @@
 
 Scoring only reports: what is learned does not depend on it, so it may be sampled by what it takes.
 Every event learned earns `us_per_event` of time; a micro-batch is scored while there is time left,
-and what it took is paid, in CPU time of the thread: what others take of the machine is not its fault. Beside that `FREE_SHARE` of a thread's time may always be spent: where few
-events come, scoring them all costs more an event and matters to nobody.
+and what it took is paid, in CPU time of the thread: what others take of the machine does not count.
+Beside that `FREE_SHARE` of a thread's time may always be spent: where few events come, scoring them
+all costs more an event and matters to nobody.
 """
 
 from __future__ import annotations

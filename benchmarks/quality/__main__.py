@@ -5,8 +5,9 @@
 FOLDER holds the data sets of `streams.evaluation.data_sets`; one that is absent is left out, and said so.
 Every contender is ranked on the same rows: known users and items among the last fifth of the
 stream's targets. Prints a table a data set (R@20 in per cent with its 95 % interval by user, the
-paired difference to reelflow with its own, CPU time) and, on the last line, one JSON object: data
-set -> learner -> recall_20, recall_10, ndcg_10, mrr_20, as fractions, and `<metric>_interval`, [low, high].
+paired difference to reelflow with its own, CPU time), the window in which reelflow is furthest behind
+popularity, and, on the last line, one JSON object: data set -> learner -> recall_20, recall_10, ndcg_10,
+mrr_20, as fractions, and `<metric>_interval`, [low, high].
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from msgspec.structs import replace
 
 from learners.prequential import Played, Stream, past_of, play
+from learners.ranking_metrics import hit, worst_window
 from schemas.errors import ReelflowError
 from schemas.runs import Float64, Int32
 from streams.evaluation.data_sets import DATA_SETS, load_data_set
@@ -36,6 +38,9 @@ from .figures import METRICS, averaged, figure_of, gains_of
 OURS: Final = REELFLOW
 QUICK: Final = ("ml-100k", "ml-latest-small")
 SCORED: Final = 0.2
+YARDSTICK: Final = "popularity_1d"
+PLACES: Final = 20
+WINDOW: Final = 2_000
 
 
 def measure(name: str, data: Path, learners: list[str], seeds: int) -> dict[str, Any]:
@@ -47,10 +52,11 @@ def measure(name: str, data: Path, learners: list[str], seeds: int) -> dict[str,
     played = play(stream, baselines, last, time.process_time)
     runs: list[Played] = []
     if OURS in learners:
-        # Our mixture learns from what it is asked, so it is asked from the start.
+        # Our mixture learns from what it is asked, so it is asked from the start; popularity, too, for
+        # the worst window.
         for seed in range(seeds):
-            ours = make_contender(OURS, rules, seed)
-            runs.append(play(stream, [ours], rules, time.process_time))
+            both = [make_contender(OURS, rules, seed), *([] if seed else [BASELINES[YARDSTICK](room)])]
+            runs.append(play(stream, both, rules, time.process_time))
     known = played.rows[past_of(stream).n_events[played.rows] > 0]
     users = stream.users[known]
     gains: dict[str, dict[str, Float64]] = {}
@@ -62,6 +68,8 @@ def measure(name: str, data: Path, learners: list[str], seeds: int) -> dict[str,
     if runs:
         cost[OURS] = _cost(OURS, runs, stream)
     _print_table(name, stream, cost, gains, users)
+    if runs:
+        _print_worst_window(stream, runs)
     return {learner: _as_json(gains[learner], users) for learner in gains}
 
 
@@ -79,6 +87,23 @@ def _cost(learner: str, runs: list[Played], stream: Stream) -> tuple[float, floa
     learn_s = float(np.mean([one.learn_s[learner] for one in runs]))
     rank_s = float(np.mean([one.rank_s[learner] for one in runs]))
     return 1e6 * learn_s / len(stream), learn_s + rank_s
+
+
+def _print_worst_window(stream: Stream, runs: list[Played]) -> None:
+    """Of all targets of known users, from the first on: where reelflow is furthest behind popularity."""
+    rows = runs[0].rows
+    known = past_of(stream).n_events[rows] > 0
+    ours = np.mean([hit(one.ranks[OURS], PLACES) for one in runs], axis=0)
+    theirs = hit(runs[0].ranks[YARDSTICK], PLACES)
+    found = worst_window(ours[known], theirs[known], stream.users[rows][known], WINDOW)
+    if found is None:
+        return
+    window, standard_errors = found
+    print(
+        f"worst window of {WINDOW} against {YARDSTICK}: {100 * window.mean.value:+.2f} points of R@{PLACES}, "
+        f"{standard_errors:+.2f} standard errors, targets {window.first} to {window.last} of {known.sum()}"
+    )
+    sys.stdout.flush()
 
 
 def _print_table(

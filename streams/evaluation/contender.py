@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from learners.evaluation import places_in
 from learners.prequential import Asked
 from schemas.learner import Interactions
 from schemas.runs import Int32
@@ -94,11 +95,7 @@ class SparseContender:
         self._asked = asked
         ranked = self._ranker.rank(asked.contexts, asked.seen, self._withdrawn, scoring=True)
         self._listed = ranked.items
-        hit = ranked.items == asked.targets[:, None]
-        own = np.where(hit, ranked.scores, -np.inf).max(axis=1)
-        ahead = ((ranked.scores >= own[:, None]) & (ranked.items >= 0)).sum(axis=1)
-        places: Int32 = np.where(hit.any(axis=1), ahead - 1, -1).astype(np.int32)
-        return places
+        return places_in(asked.targets, ranked.items, ranked.scores)
 
     def lists(self, asked: Asked, k: int) -> Int32:
         """First `k` places of the lists just ranked; (B, k)."""
