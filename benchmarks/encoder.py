@@ -4,7 +4,7 @@
 
 FOLDER holds the data sets as `reelflow evaluate` knows them. The last fifth of each stream is
 ranked in full, by the protocol of docs/evaluation.md. One row a variant and data set: R@20 and
-nDCG@10 in percent, and microseconds an event of learning. Run it with OMP_NUM_THREADS=1.
+nDCG@10 in percent, and microseconds of CPU an event of learning. Run it with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
         rules = msgspec.structs.replace(rules, score_from=0.8)
         for name in given.variant:
             model = Embeddings(dim=given.dim, seed=given.seed, options=VARIANTS[name])
-            played = play(stream, [EncoderContender(name, model)], rules, time.perf_counter)
+            played = play(stream, [EncoderContender(name, model)], rules, time.process_time)
             ranks = played.ranks[name][tail_of(stream, played.rows)]
             recall, ndcg = 100 * hit(ranks, 20).mean(), 100 * gain(ranks, 10).mean()
             cost = 1e6 * played.learn_s[name] / len(stream)
