@@ -125,6 +125,9 @@ class ItemLists:
         fill_unseen(tops, seen, out)
         return out
 
+    def prepare(self, contexts: Contexts, seen: Int32, withdrawn: Bools) -> None:
+        """Do now what places and the gate's learning share for these contexts, if there is anything."""
+
     def similar_items(self, item: int, k: int, withdrawn: Bools | None = None) -> tuple[Int32, Float32]:
         """At most `k` available items near an item, and their similarity in (0, 1), best first.
 

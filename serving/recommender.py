@@ -128,14 +128,31 @@ class Recommender(ItemLists):
         self._asked = contexts if n <= AT_ONCE else None
         return ranked
 
+    def prepare(self, contexts: Contexts, seen: Int32, withdrawn: Bools) -> None:
+        """Find the candidates that `places`, `first_places` and `learn_gate` of these contexts go on from.
+
+        It is most of their cost, and paid once. Contexts of more than `AT_ONCE` users are not kept.
+        """
+        n = len(contexts.users)
+        if n <= AT_ONCE:
+            self._gather(np.arange(n, dtype=np.int32), contexts, seen, withdrawn, self._list_size)
+            self._asked = contexts
+
     def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:
-        """0-based place of each of `targets` (B,) in its user's full order, ties against it; -1: none."""
+        """0-based place of each of `targets` (B,) in its user's full order, ties against it; -1: none.
+
+        Given the very `contexts` object that was ranked or prepared last, it reuses the candidates
+        found then.
+        """
         places = np.empty(len(targets), dtype=np.int32)
         weights = self._mixture.weights
+        known = self._asked is contexts
         for first in range(0, len(targets), AT_ONCE):
             part = slice(first, min(first + AT_ONCE, len(targets)))
             rows: Int32 = np.arange(part.start, part.stop, dtype=np.int32)
-            gathered, _ = self._gather(rows, contexts, seen, withdrawn, self._list_size)
+            gathered = self._gathered
+            if not known or gathered is None:
+                gathered, _ = self._gather(rows, contexts, seen, withdrawn, self._list_size)
             room = self._room_for(withdrawn, contexts.history)
             place_of(targets[part], gathered, weights, room.score, places[part])
         self._asked = contexts if len(targets) <= AT_ONCE else None

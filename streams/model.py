@@ -148,6 +148,7 @@ class Model:
         asked = rows_of(batch, rows)
         contexts = Contexts(users=asked.users, history=asked.history, now_ms=int(asked.ts_ms[-1]))
         if reports:
+            self.ranker.prepare(contexts, asked.history, withdrawn)  # the gate needs it in any case
             with self.scoring.spending():
                 self._report(asked, contexts, withdrawn, learned)
         self.ranker.learn_gate(contexts, asked.items, asked.history, withdrawn)

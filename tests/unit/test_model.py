@@ -133,6 +133,9 @@ def test_places_are_those_of_the_list_that_would_be_published(*, embeddings: boo
     contexts = Contexts(users=batch.users, history=batch.history, now_ms=int(batch.ts_ms[-1]))
     lists = model.ranker.rank(contexts, batch.history, withdrawn)
     places = model.ranker.places(contexts, batch.items, batch.history, withdrawn)
+    again = Contexts(users=batch.users, history=batch.history, now_ms=contexts.now_ms)
+    model.ranker.prepare(again, batch.history, withdrawn)
+    np.testing.assert_array_equal(model.ranker.places(again, batch.items, batch.history, withdrawn), places)
     found = 0
     for items, scores, target, place in zip(lists.items, lists.scores, batch.items, places, strict=True):
         listed = items[:20].tolist()
