@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from numba import njit
 
 from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Float64, Int32, Int64
@@ -31,10 +32,16 @@ from schemas.runs import Float32, Float64, Int32, Int64
 from .blend_kernels import BLOCKED, Bools, Embedded, Rows, bucket_of, dot, length_of, log32
 from .blend_select import low_bound, padded
 from .neighbour_rows import NeighbourRows
+from .prefetch import prefetch
 
 N_SOURCES: Final = 18
 """Features."""
 N_HALF_LIVES: Final = 5
+
+PER_LINE: Final = 16
+"""Numbers of four bytes in a cache line."""
+AHEAD: Final = 4
+"""Candidates between asking for a vector and reading it."""
 
 _BASE_BITS: Final = 16
 _LAST_STAMP: Final = 32_767
@@ -105,7 +112,10 @@ def block_seen(history: Int32, n_blocked: int, seen: Int32, slot: Int32, stamp: 
 
 @kernel
 def sum_moves(history: Int32, n: int, rows: Rows, moves: Float32, moved: Int32) -> int:
-    """Transitions' s_c of every neighbour of the newest items; returns how many places were met."""
+    """Transitions' s_c of every neighbour of the newest items; returns how many items were met.
+
+    As in `sum_rows`, each is in `moved` once.
+    """
     nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
     scale, kappa, h = np.float32(rows.scale), np.float32(rows.kappa), len(history)
     g0 = g1 = g2 = np.float32(1.0)
@@ -120,20 +130,34 @@ def sum_moves(history: Int32, n: int, rows: Rows, moves: Float32, moved: Int32) 
                 b = nbr[a, k]
                 if b < 0:
                     break
-                moves[b, 0] += f0 * max(w[a, k, 0], np.float32(0.0))
-                moves[b, 1] += f1 * max(w[a, k, 1], np.float32(0.0))
-                moves[b, 2] += f2 * max(w[a, k, 2], np.float32(0.0))
+                m0, m1, m2 = moves[b, 0], moves[b, 1], moves[b, 2]
+                moves[b, 0] = m0 + f0 * max(w[a, k, 0], np.float32(0.0))
+                moves[b, 1] = m1 + f1 * max(w[a, k, 1], np.float32(0.0))
+                moves[b, 2] = m2 + f2 * max(w[a, k, 2], np.float32(0.0))
                 moved[count] = b
-                count += 1
+                count += 1 if m0 + m1 + m2 == np.float32(0.0) else 0
         g0 *= gammas[0]
         g1 *= gammas[1]
         g2 *= gammas[2]
     return count
 
 
+@inlined
+def prefetch_row(a: int, nbr: Int32, w: Float32) -> None:
+    """Ask for the row of item `a`; rows of a large table come from memory, hundreds of cycles away."""
+    if 0 <= a < len(nbr):
+        ids, weights = nbr[a], w[a]
+        for k in range(0, len(ids), PER_LINE):
+            prefetch(ids, k)
+            prefetch(weights, k)
+
+
 @kernel
 def sum_rows(history: Int32, n: int, rows: NeighbourRows, by_mass: bool, total: Float32, found: Int32) -> int:
-    """S of every neighbour of the history, without its own norm; returns how many places were met."""
+    """S of every neighbour of the history, without its own norm, into `total`.
+
+    Returns how many items are in `found`: each once, unless its sum became zero again in between.
+    """
     nbr, w, norm = rows.nbr, rows.w, rows.norm
     discount, h = np.float32(rows.discount), len(history)
     gain = mass = np.float32(1.0)
@@ -142,15 +166,19 @@ def sum_rows(history: Int32, n: int, rows: NeighbourRows, by_mass: bool, total: 
     count = 0
     for j in range(n):
         a = history[h - 1 - j]
+        if j + 1 < n:
+            prefetch_row(history[h - 2 - j], nbr, w)
         if a < len(nbr):
             f = gain * norm[a] / mass
-            for k in range(nbr.shape[1]):
-                b = nbr[a, k]
+            ids, weights = nbr[a], w[a]
+            for k in range(len(ids)):
+                b = ids[k]
                 if b < 0:
                     break
-                total[b] += f * w[a, k]
+                before = total[b]
+                total[b] = before + f * weights[k]
                 found[count] = b
-                count += 1
+                count += 1 if before == np.float32(0.0) else 0
         gain *= discount
     return count
 
@@ -214,47 +242,73 @@ def key_moves(n: int, base: int, room: Room) -> None:
 
 
 @kernel
-def key_sums(
-    n: int, found: Int32, total: Float32, norm: Float32, base: int, slot: Int32, keys: Float32
-) -> np.float32:
-    """Keys of what rows met: its sum and norm, -1 for what is blocked; returns the highest."""
-    most = np.float32(1e-6)
+def forget_blocked(past: Int32, n_blocked: int, seen: Int32, total: Float32) -> None:
+    """Take the sums of what may not be shown: nobody asks for them, and their keys become zero."""
+    h, zero = len(past), np.float32(0.0)
+    for p in range(max(h - n_blocked, 0), h):
+        if 0 <= past[p] < len(total):
+            total[past[p]] = zero
+    for p in range(len(seen)):
+        if 0 <= seen[p] < len(total):
+            total[seen[p]] = zero
+
+
+@kernel
+def key_sums(n: int, found: Int32, total: Float32, norm: Float32, keys: Float32) -> None:
+    """Keys of what rows met: its sum and norm."""
     for p in range(n):
         b = found[p]
-        is_open = slot[b] < base + BLOCKED
-        keys[p] = total[b] * norm[b] if is_open else np.float32(-1.0)
+        keys[p] = total[b] * norm[b]
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"}, _nrt=False)
+def highest(n: int, keys: Float32) -> np.float32:
+    """The highest of the first `n` keys, and at least 1e-6."""
+    most = np.float32(1e-6)
+    for p in range(n):
         most = max(most, keys[p])
     return most
+
+
+@inlined
+def log_row(count: int, per: np.float32, row: Float32) -> None:
+    """Turn the first `count` values v of a row into log(1 + max(v, 0) per), as vector code."""
+    for c in range(count):
+        row[c] = log32(np.float32(1.0) + max(row[c], np.float32(0.0)) * per)
 
 
 @kernel
 def fill_sums(count: int, ids: Int32, most_near: np.float32, norm: Float32, room: Room, x: Float32) -> None:
     """Features of transitions, co-occurrence and EASE of all candidates."""
     moves, near, linear = room.moves, room.near, room.linear
-    zero, one = np.float32(0.0), np.float32(1.0)
+    x0, x1, x2, x16 = x[0], x[1], x[2], x[16]
+    x10, x11, x12, x13 = x[10], x[11], x[12], x[13]
     for c in range(count):
         b = ids[c]
-        for f in range(3):
-            x[f, c] = log32(one + moves[b, f] * _PER_MOVE)
-        v = near[b] * norm[b] if b < len(norm) else zero
-        x[10, c] = log32(one + max(v, zero) * np.float32(1e3))
-        x[11, c] = v / most_near
-        v = linear[b]
-        x[12, c] = min(max(np.float32(4.0) * v, np.float32(-8.0)), np.float32(8.0))
-        x[13, c] = log32(one + max(v, zero) * np.float32(1e2))
-        x[16, c] = x[0, c] * x[2, c] * np.float32(0.1)
+        x0[c], x1[c], x2[c] = moves[b, 0], moves[b, 1], moves[b, 2]
+        x10[c] = near[b] * norm[b] if b < len(norm) else np.float32(0.0)
+        x12[c] = linear[b]
+    for c in range(count):
+        x11[c] = x10[c] / most_near
+        x13[c] = x12[c]
+        x12[c] = min(max(np.float32(4.0) * x12[c], np.float32(-8.0)), np.float32(8.0))
+    for row in (x0, x1, x2):
+        log_row(count, _PER_MOVE, row)
+    log_row(count, np.float32(1e3), x10)
+    log_row(count, np.float32(1e2), x13)
+    for c in range(count):
+        x16[c] = x0[c] * x2[c] * np.float32(0.1)
 
 
 @kernel
 def fill_popular(count: int, ids: Int32, counts: Float64, per_total: Float64, x: Float32) -> None:
     """Features of popularity of all candidates."""
-    for c in range(count):
-        b = ids[c]
-        for f in range(counts.shape[1]):
-            share = np.float32(0.0)
-            if b < len(counts):
-                share = np.float32(counts[b, f] * per_total[f])
-            x[3 + f, c] = log32(np.float32(1.0) + max(share, np.float32(0.0)) * _PER_SHARE)
+    for f in range(counts.shape[1]):
+        row, per = x[3 + f], per_total[f]
+        for c in range(count):
+            b = ids[c]
+            row[c] = np.float32(counts[b, f] * per) if b < len(counts) else np.float32(0.0)
+        log_row(count, _PER_SHARE, row)
 
 
 @kernel
@@ -263,34 +317,41 @@ def fill_embedded(
 ) -> None:
     """Features of the encoder of all candidates of user row `i`; unknown items count as uniform."""
     matrix, support = embedded.matrix, embedded.support
+    x8, x9, zero = x[8], x[9], np.float32(0.0)
     if not with_embedding:
         for c in range(count):
-            logit[c] = x[8, c] = x[9, c] = np.float32(0.0)
+            logit[c] = x8[c] = x9[c] = zero
         return
     vector, shift = embedded.vectors[i], np.float32(embedded.log_n - embedded.log_z[i])
     for c in range(count):
+        if c + AHEAD < count and ids[c + AHEAD] < len(matrix):
+            coming = matrix[ids[c + AHEAD]]
+            for k in range(0, len(coming), PER_LINE):
+                prefetch(coming, k)
         b = ids[c]
-        logit[c] = x[8, c] = x[9, c] = np.float32(0.0)
-        if b < len(matrix):
-            logit[c] = dot(vector, matrix[b])
-            x[8, c] = logit[c] + shift
-            x[9, c] = x[8, c] * log32(np.float32(1.0) + np.float32(support[b])) * np.float32(0.25)
+        known = b < len(matrix)
+        logit[c] = dot(vector, matrix[b]) if known else zero
+        x8[c] = logit[c] + shift if known else zero
+        x9[c] = np.float32(support[b]) if known else zero
+    log_row(count, np.float32(1.0), x9)
+    for c in range(count):
+        x9[c] *= x8[c] * np.float32(0.25)
 
 
 @kernel
 def fill_history(count: int, past: Int32, n: int, base: int, slot: Int32, x: Float32) -> None:
     """Features of what the user did before."""
     h, one = len(past), np.float32(1.0)
+    x14, x15, x17 = x[14], x[15], x[17]
     for c in range(count):
-        x[14, c] = x[15, c] = x[17, c] = np.float32(0.0)
+        x14[c] = x15[c] = x17[c] = np.float32(0.0)
     for p in range(h - n, h):  # oldest first: the newest visit decides
         c = slot[past[p]] - base if past[p] < len(slot) else -1
         if 0 <= c < BLOCKED:
-            x[14, c] = one
-            x[15, c] = one / np.float32(h - p)
-            x[17, c] += one
-    for c in range(count):
-        x[17, c] = log32(one + x[17, c])
+            x14[c] = one
+            x15[c] = one / np.float32(h - p)
+            x17[c] += one
+    log_row(count, one, x17)
 
 
 @kernel
@@ -315,6 +376,7 @@ def gather_users(
     withdrawn: Bools,
     n_blocked: int,
     n_each: int,
+    n_rows: int,
     least: int,
     rows: Rows,
     near_rows: NeighbourRows,
@@ -326,8 +388,8 @@ def gather_users(
 ) -> None:
     """Candidates and features of the users of `history` (B, H) and `seen` (B, S).
 
-    `n_blocked` newest history items are never candidates. Candidates are about the best `n_each` of
-    each source that may be shown (twice as many of rows), and the history where it may be shown
+    `n_blocked` newest history items are never candidates. Candidates are the best `n_each` of each source
+    that may be shown (about `n_rows` of each kind of rows), and the history where it may be shown
     again; fewer than `least` are filled up with what is popular.
     """
     slot, keys = room.slot, room.keys
@@ -342,13 +404,16 @@ def gather_users(
             count = open_first(tops[t], counted.n_tops, count, withdrawn, base, slot, ids)
         n_moved = sum_moves(past, n, rows, room.moves, room.moved)
         key_moves(n_moved, base, room)
-        count = open_best(n_moved, 2 * n_each, room.moved, count, withdrawn, base, room, ids)
+        count = open_best(n_moved, n_rows, room.moved, count, withdrawn, base, room, ids)
         n_near = sum_rows(past, n, near_rows, True, room.near, room.nearby)
-        most_near = key_sums(n_near, room.nearby, room.near, near_norm, base, slot, keys)
-        count = open_best(n_near, 2 * n_each, room.nearby, count, withdrawn, base, room, ids)
+        forget_blocked(past, n_blocked, seen[i], room.near)
+        key_sums(n_near, room.nearby, room.near, near_norm, keys)
+        most_near = highest(n_near, keys)
+        count = open_best(n_near, n_rows, room.nearby, count, withdrawn, base, room, ids)
         n_linked = sum_rows(past, n, linear_rows, False, room.linear, room.linked)
-        key_sums(n_linked, room.linked, room.linear, ones, base, slot, keys)
-        count = open_best(n_linked, 2 * n_each, room.linked, count, withdrawn, base, room, ids)
+        forget_blocked(past, n_blocked, seen[i], room.linear)
+        key_sums(n_linked, room.linked, room.linear, ones, keys)
+        count = open_best(n_linked, n_rows, room.linked, count, withdrawn, base, room, ids)
         with_embedding = len(embedded.matrix) > 0 and n > 0
         if with_embedding:
             count = open_first(embedded.top[i], n_each, count, withdrawn, base, slot, ids)

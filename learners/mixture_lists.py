@@ -24,7 +24,7 @@ from .blend_kernels import (
 )
 from .blend_lists import clipped
 from .blend_select import low_bound, padded, push
-from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room
+from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room, prefetch_row
 from .neighbour_rows import NeighbourRows
 
 NEIGHBOURS: Final = 3
@@ -271,14 +271,17 @@ def name_neighbours(
     h, gain = len(history), np.float32(1.0)
     for j in range(n_history):
         a = history[h - 1 - j]
+        if j + 1 < n_history:
+            prefetch_row(history[h - 2 - j], nbr, w)
         if a < len(nbr):
-            for q in range(nbr.shape[1]):
-                b = nbr[a, q]
+            ids, weights = nbr[a], w[a]
+            for q in range(len(ids)):
+                b = ids[q]
                 if b < 0:
                     break
                 p = listed[b] - 1
                 if p >= 0 and sources[p] == NEIGHBOURS:
-                    added = gain * norm[a] * w[a, q]
+                    added = gain * norm[a] * weights[q]
                     if added > most[p]:
                         most[p], reasons[p] = added, a
         gain *= np.float32(rows.discount)

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from learners.transitions import Transitions
 
 N_EACH: Final = 100
-"""Candidates of each source."""
+"""Candidates of each source but rows."""
+N_OF_ROWS: Final = 100
+"""Candidates of each kind of rows, about."""
 
 AT_ONCE: Final = 128
 """Users whose candidates are held at a time: 6 MB."""
@@ -225,12 +227,12 @@ class Recommender(ItemLists):
         tops = np.stack([popularity.top(depth, which, withdrawn=withdrawn) for which in (0, 1, 4)])
         room = self._room_for(withdrawn, history)
         gathered = self._gathered
-        n_candidates = 6 * N_EACH + 2 * n_tops + history.shape[1] + N_EACH + least + 3 * 16
+        n_candidates = 6 * N_OF_ROWS + 2 * n_tops + history.shape[1] + N_EACH + least + 3 * 16
         if gathered is None or gathered.ids.shape[1] < n_candidates or len(gathered.ids) < len(rows):
             gathered = self._gathered = _empty(max(len(rows), AT_ONCE), n_candidates)
         gather_users(
             history, seen, withdrawn,
-            history.shape[1] if self._exclude_seen else self._n_never, N_EACH, least,
+            history.shape[1] if self._exclude_seen else self._n_never, N_EACH, N_OF_ROWS, least,
             self._rows(), self._cooccurrence.view(), self._ease.view(),
             Counted(view[0], 1.0 / np.maximum(view[1], _TINY), tops, n_tops), embedded, room, gathered,
         )  # fmt: skip
