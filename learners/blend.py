@@ -1,4 +1,4 @@
-"""The blend: a softmax gate over the candidates of all sources, learned listwise in one pass.
+"""The blend without embeddings: a softmax gate over transitions and popularity, learned in one pass.
 
 ::
 
@@ -20,13 +20,13 @@ import numpy as np
 
 from schemas.runs import Float32, Int32
 
-from .blend_kernels import BLOCKED, N_BUCKETS, N_FEATURES, Bools, Embedded, Popular, Rows, Work
+from .blend_kernels import BLOCKED, N_BUCKETS, N_FEATURES, Bools, Popular, Rows, Work
 from .blend_lists import learn_gate
 from .blend_select import LANES, padded
 from .gate_weights import GateWeights
 
-INITIAL_WEIGHTS: Final = (0.10, 0.15, 0.05, 0.40, 0.40, 0.10, 0.10, 0.0)
-"""next, forward, backward, popularity (short, long), embedding, the same times support, in history."""
+INITIAL_WEIGHTS: Final = (0.10, 0.15, 0.05, 0.40, 0.40, 0.0)
+"""next, forward, backward, popularity (short, long), in history."""
 
 POPULAR_CANDIDATES: Final = 100
 """Of each half-life, for lists of up to half as many; longer ones take twice their length."""
@@ -52,7 +52,6 @@ class Gate(GateWeights):
         exclude_seen: bool,
         transitions: Rows,
         popular: Popular,
-        embedded: Embedded,
         work: Work,
     ) -> int:
         """Learn from the batch rows `rows`, in order; returns how many targets were candidates.
@@ -61,7 +60,7 @@ class Gate(GateWeights):
         """
         n = int(
             learn_gate(
-                rows, targets, history, seen, withdrawn, exclude_seen, transitions, popular, embedded,
+                rows, targets, history, seen, withdrawn, exclude_seen, transitions, popular,
                 self._shared, self._own, self._shared_squares, self._own_squares, work,
             )
         )  # fmt: skip
@@ -127,18 +126,6 @@ def rescored(popular: Popular, weights: Float32) -> Popular:
     )
 
 
-def without_embeddings(dim: int = 1) -> Embedded:
-    """What the kernels take where there are no embeddings."""
-    return Embedded(
-        vectors=np.zeros((0, dim), dtype=np.float32),
-        matrix=np.zeros((0, dim), dtype=np.float32),
-        support=np.zeros(0, dtype=np.int32),
-        top=np.zeros((0, 0), dtype=np.int32),
-        log_z=np.zeros(0, dtype=np.float32),
-        log_n=0.0,
-    )
-
-
 def make_work(n_items: int, n_candidates: int, list_size: int, n_places: int) -> Work:
     """Scratch memory for lists from at most `n_candidates` candidates among slots below `n_items`.
 
@@ -159,7 +146,6 @@ def make_work(n_items: int, n_candidates: int, list_size: int, n_places: int) ->
         hits=np.zeros(n_places + 1, dtype=np.int32),
         ids=np.zeros(n, dtype=np.int32),
         x=np.zeros((N_FEATURES, n), dtype=np.float32),
-        logit=np.zeros(n, dtype=np.float32),
         score=np.zeros(n, dtype=np.float32),
         mass=np.zeros(n, dtype=np.float32),
         short=np.zeros(n, dtype=np.int32),

@@ -5,9 +5,7 @@ leaves a softmax as it is, so each logarithm is taken relative to its floor)::
 
     x0..x2 = log(1 + s_c / 1e-4)           s_c of transitions, c = next, forward, backward
     x3, x4 = log(1 + share_h / 1e-5)       popularity shares at two half-lives
-    x5     = log(N p_emb)                  embedding probability against a uniform draw (N with support)
-    x6     = x5 log(1 + support) / 4
-    x7     = 1 if the item is in the user's history
+    x5     = 1 if the item is in the user's history
 
 `Work.slot` maps an item to its place among the candidates of the user at hand. An entry is `base` +
 place, `base` + `BLOCKED` for what may not be listed, or less than `base`: not met. As every user has
@@ -30,7 +28,7 @@ from schemas.runs import Float32, Int8, Int32, Int64
 
 from .user_kernels import FRESH_WINDOW
 
-N_FEATURES: Final = 8
+N_FEATURES: Final = 6
 N_BUCKETS: Final = 6
 BLOCKED: Final = 65_535
 """Above every place of a candidate."""
@@ -72,17 +70,6 @@ class Popular(NamedTuple):
     reserve: Int32  # (R,) further items, most popular first, for lists that the others do not fill
 
 
-class Embedded(NamedTuple):
-    """Embedding side of B users; `matrix` has no rows when embeddings are off."""
-
-    vectors: Float32  # (B, d)
-    matrix: Float32  # (N, d)
-    support: Int32  # (N,)
-    top: Int32  # (B, M) candidates, -1 padded
-    log_z: Float32  # (B,) log sum exp of the logits over the items with support
-    log_n: float  # log of how many those are
-
-
 class Work(NamedTuple):
     """Scratch memory, reused; one set a thread."""
 
@@ -92,7 +79,6 @@ class Work(NamedTuple):
     hits: Int32  # (n_last K + 1,)
     ids: Int32  # (C,)
     x: Float32  # (N_FEATURES, C)
-    logit: Float32  # (C,) f_U . f_C
     score: Float32  # (C,)
     mass: Float32  # (C,)
     short: Int32  # (C,)
@@ -198,7 +184,7 @@ def open_place(b: int, c: int, features: Float32, slot: Int32, base: int, ids: I
     else:
         x[3, c] = np.float32(0.0)
         x[4, c] = np.float32(0.0)
-    x[7, c] = np.float32(0.0)
+    x[5, c] = np.float32(0.0)
 
 
 @njit(nogil=True, cache=True)
@@ -212,7 +198,7 @@ def follow_rows(
     # Arrays are taken out of their tuples once: each access counts a reference, atomically.
     slot, ids, x, places = work.slot, work.ids, work.x, work.places
     nbr, w, rowsum, gammas = rows.nbr, rows.w, rows.rowsum, rows.gammas
-    x0, x1, x2, x3, x4, x7 = x[0], x[1], x[2], x[3], x[4], x[7]
+    x0, x1, x2, x3, x4, x5 = x[0], x[1], x[2], x[3], x[4], x[5]
     h, width, none = len(history), nbr.shape[1], len(ids)
     scale, kappa = np.float32(rows.scale), np.float32(rows.kappa)
     g0 = g1 = g2 = np.float32(1.0)
@@ -257,7 +243,7 @@ def follow_rows(
         g1 *= gammas[1]
         g2 *= gammas[2]
     for c in range(count):
-        x7[c] = np.float32(0.0)
+        x5[c] = np.float32(0.0)
     return count
 
 
@@ -265,7 +251,7 @@ def follow_rows(
 def add_items(
     items: Int32, count: int, features: Float32, withdrawn: Bools, flag: float, base: int, work: Work
 ) -> int:
-    """Add `items` as candidates unless blocked, withdrawn or there; `flag` becomes x7 when not 0."""
+    """Add `items` as candidates unless blocked, withdrawn or there; `flag` becomes x5 when not 0."""
     slot, ids, x = work.slot, work.ids, work.x
     for p in range(len(items)):
         b = items[p]
@@ -280,19 +266,7 @@ def add_items(
             x[2, c] = np.float32(0.0)
             count += 1
         if 0 <= c < BLOCKED and flag != 0.0:
-            x[7, c] = np.float32(flag)
-    return count
-
-
-@njit(nogil=True, cache=True)
-def fill_up(
-    items: Int32, count: int, least: int, features: Float32, withdrawn: Bools, base: int, work: Work
-) -> int:
-    """Add `items`, in order, as `add_items` does, until there are `least` candidates."""
-    for p in range(len(items)):
-        if count >= least:
-            break
-        count = add_items(items[p : p + 1], count, features, withdrawn, 0.0, base, work)
+            x[5, c] = np.float32(flag)
     return count
 
 
@@ -315,26 +289,7 @@ def dot(a: Float32, b: Float32) -> np.float32:
 
 
 @njit(nogil=True, cache=True)
-def add_embedding(i: int, count: int, embedded: Embedded, work: Work) -> None:
-    """Features x5 and x6 of all candidates for user row `i`; unknown items count as uniform."""
-    ids, logits, x = work.ids, work.logit, work.x
-    matrix, support, vector = embedded.matrix, embedded.support, embedded.vectors[i]
-    shift = np.float32(embedded.log_n - embedded.log_z[i])
-    for c in range(count):
-        b = ids[c]
-        if b < len(matrix):
-            logits[c] = dot(vector, matrix[b])
-            lift = logits[c] + shift
-            x[5, c] = lift
-            x[6, c] = lift * log32(np.float32(1.0) + np.float32(support[b])) * np.float32(0.25)
-        else:
-            logits[c] = np.float32(0.0)
-            x[5, c] = np.float32(0.0)
-            x[6, c] = np.float32(0.0)
-
-
-@njit(nogil=True, cache=True)
-def score_candidates(count: int, weights: Float32, with_embedding: bool, work: Work) -> None:
+def score_candidates(count: int, weights: Float32, work: Work) -> None:
     """Scores: weights . x for the first `count` candidates."""
     x, score = work.x, work.score
     for c in range(count):
@@ -344,11 +299,8 @@ def score_candidates(count: int, weights: Float32, with_embedding: bool, work: W
             + weights[2] * x[2, c]
             + weights[3] * x[3, c]
             + weights[4] * x[4, c]
-            + weights[7] * x[7, c]
+            + weights[5] * x[5, c]
         )
-    if with_embedding:
-        for c in range(count):
-            score[c] += weights[5] * x[5, c] + weights[6] * x[6, c]
 
 
 @njit(nogil=True, cache=True)

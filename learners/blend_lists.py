@@ -1,10 +1,9 @@
-"""Compiled loops over users: lists from transitions and popularity, lists from everything, learning.
+"""Compiled loops over users: lists from transitions and popularity, learning.
 
 `rank_sparse` is the stream's fast path. It looks only at items the transition rows name; among
 all others the order is known beforehand (`Popular.items`), so the popular list is walked only as
 far as it can still enter. Where both run out (a user who has seen all that is popular) the reserve
-fills the list. `rank_full` gives the same list on the same evidence, and adds the
-embedding's candidates.
+fills the list.
 """
 
 from __future__ import annotations
@@ -16,22 +15,18 @@ from schemas.runs import Float32, Int32
 
 from .blend_kernels import (
     BLOCKED,
-    EMBEDDING,
     N_FEATURES,
     POPULARITY,
     TRANSITIONS,
     Bools,
-    Embedded,
     Lists,
     Popular,
     Rows,
     Work,
-    add_embedding,
     add_items,
     begin_user,
     bucket_of,
     exp32,
-    fill_up,
     follow_rows,
     length_of,
     score_candidates,
@@ -57,16 +52,14 @@ def write_list(
     n: int,
     weights: Float32,
     uniform: float,
-    with_embedding: bool,
     base: int,
     work: Work,
     out: Lists,
 ) -> int:
     """Write the best `n` items of user `i` with their sources, without reasons; relevance is not touched.
 
-    The source is the largest of three contributions to the score, each against knowing nothing: an
-    absent transition, a uniform embedding probability, a uniform popularity share. Returns for how
-    many items that is the transitions.
+    The source is the larger of two contributions to the score, each against knowing nothing: an absent
+    transition, a uniform popularity share. Returns for how many items that is the transitions.
     """
     x, slot, top_items, top_scores = work.x, work.slot, work.top_items, work.top_scores
     items, scores, sources, reasons = out.items, out.scores, out.sources, out.reasons
@@ -79,14 +72,9 @@ def write_list(
         if c >= 0:
             by_rows = weights[0] * x[0, c] + weights[1] * x[1, c] + weights[2] * x[2, c]
             by_popularity = weights[3] * x[3, c] + weights[4] * x[4, c] - floor
-            by_embedding = np.float32(0.0)
-            if with_embedding:
-                by_embedding = weights[5] * x[5, c] + weights[6] * x[6, c]
-            if by_rows > 0.0 and by_rows >= by_popularity and by_rows >= by_embedding:
+            if by_rows > 0.0 and by_rows >= by_popularity:
                 source = TRANSITIONS
                 n_by_rows += 1
-            elif by_embedding > 0.0 and by_embedding >= by_popularity:
-                source = EMBEDDING
         items[i, p] = b
         scores[i, p] = top_scores[p]
         sources[i, p] = source
@@ -213,7 +201,7 @@ def rank_sparse(
         if not exclude_seen:
             count = add_items(history[i], count, features, withdrawn, 1.0, base, work)
         take_logs(count, work.x)
-        score_candidates(count, w, False, work)
+        score_candidates(count, w, work)
         n = select_best(count, k, work)
         n = add_popular(n, k, bucket, w, popular, withdrawn, base, work)
         if n:
@@ -224,86 +212,29 @@ def rank_sparse(
                 total += popular.mass[bucket] * exp32(min(best_popular - peak, np.float32(60.0)))
             for p in range(n):
                 out.relevance[i, p] = clipped(exp32(top_scores[p] - peak) / total)
-        if write_list(i, n, w, popular.uniform, False, base, work, out):
+        if write_list(i, n, w, popular.uniform, base, work, out):
             find_reasons(i, n, count, history[i], n_history, rows, base, work, out)
 
 
 @njit(nogil=True, cache=True)
 def gather(
-    i: int,
     history: Int32,
     n_history: int,
     withdrawn: Bools,
     exclude_seen: bool,
     rows: Rows,
     popular: Popular,
-    embedded: Embedded,
-    with_embedding: bool,
-    least: int,
     base: int,
     work: Work,
 ) -> int:
-    """All candidates of user `i` with their features, after `begin_user`.
-
-    Fewer than `least` are filled up from the reserve.
-    """
+    """All candidates of a user with their features, after `begin_user`."""
     features = popular.features
     count = follow_rows(history, n_history, rows, features, withdrawn, base, work)
     if not exclude_seen:
         count = add_items(history, count, features, withdrawn, 1.0, base, work)
     count = add_items(popular.items[0], count, features, withdrawn, 0.0, base, work)
     take_logs(count, work.x)
-    if with_embedding:
-        # After the logs: a candidate of the embedding alone has x0..x2 = 0 already.
-        count = add_items(embedded.top[i], count, features, withdrawn, 0.0, base, work)
-    # The reserve knows nothing of transitions either.
-    count = fill_up(popular.reserve, count, least, features, withdrawn, base, work)
-    if with_embedding:
-        add_embedding(i, count, embedded, work)
     return count
-
-
-@njit(nogil=True, cache=True)
-def rank_full(
-    users: Int32,
-    history: Int32,
-    seen: Int32,
-    withdrawn: Bools,
-    exclude_seen: bool,
-    rows: Rows,
-    popular: Popular,
-    embedded: Embedded,
-    weights: Float32,
-    work: Work,
-    out: Lists,
-) -> None:
-    """Lists of the given batch rows `users` from all sources; relevance is sigmoid(f_U . f_C)."""
-    k = out.items.shape[1]
-    for i in users:
-        n_history = length_of(history[i])
-        w = weights[bucket_of(n_history)]
-        base = begin_user(history[i], n_history, seen[i], exclude_seen, work.slot, work.stamp)
-        count = gather(
-            i,
-            history[i],
-            n_history,
-            withdrawn,
-            exclude_seen,
-            rows,
-            popular,
-            embedded,
-            True,
-            k,
-            base,
-            work,
-        )
-        score_candidates(count, w, True, work)
-        n = select_best(count, k, work)
-        for p in range(n):
-            z = work.logit[work.slot[work.top_items[p]] - base]
-            out.relevance[i, p] = clipped(np.float32(1.0 / (1.0 + np.exp(-np.float64(z)))))
-        if write_list(i, n, w, popular.uniform, True, base, work, out):
-            find_reasons(i, n, count, history[i], n_history, rows, base, work, out)
 
 
 @njit(nogil=True, cache=True)
@@ -316,7 +247,6 @@ def learn_gate(
     exclude_seen: bool,
     rows: Rows,
     popular: Popular,
-    embedded: Embedded,
     shared: Float32,
     by_bucket: Float32,
     shared_squares: Float32,
@@ -334,32 +264,16 @@ def learn_gate(
     for i in users:
         n_history = length_of(history[i])
         bucket = bucket_of(n_history)
-        with_embedding = len(embedded.matrix) > 0 and n_history > 0
         base = begin_user(history[i], n_history, seen[i], exclude_seen, work.slot, work.stamp)
-        count = gather(
-            i,
-            history[i],
-            n_history,
-            withdrawn,
-            exclude_seen,
-            rows,
-            popular,
-            embedded,
-            with_embedding,
-            0,
-            base,
-            work,
-        )
+        count = gather(history[i], n_history, withdrawn, exclude_seen, rows, popular, base, work)
         target = work.slot[targets[i]] - base if 0 <= targets[i] < len(work.slot) else -1
         if 0 <= target < BLOCKED:
-            score_candidates(count, shared + by_bucket[bucket], with_embedding, work)
+            score_candidates(count, shared + by_bucket[bucket], work)
             peak = work.score[0]
             for c in range(count):
                 peak = max(peak, work.score[c])
             total = softmax_mass(count, peak, work.score, work.mass)
             for f in range(N_FEATURES):
-                if (f == 5 or f == 6) and not with_embedding:
-                    continue
                 expected = np.float32(0.0)
                 row = x[f]
                 for c in range(count):

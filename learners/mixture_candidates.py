@@ -29,7 +29,7 @@ from numba import njit
 from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Float64, Int32, Int64
 
-from .blend_kernels import BLOCKED, Bools, Embedded, Rows, bucket_of, dot, length_of, log32
+from .blend_kernels import BLOCKED, Bools, Rows, bucket_of, dot, length_of, log32
 from .blend_select import low_bound, padded
 from .neighbour_rows import NeighbourRows
 from .prefetch import prefetch
@@ -57,6 +57,17 @@ class Counted(NamedTuple):
     per_total: Float64  # (H,) 1 / total
     tops: Int32  # (T, P) popular items, best first by some half-life, -1 padded
     n_tops: int  # how many to take of each row but the last, which only fills up
+
+
+class Embedded(NamedTuple):
+    """The encoder's part for B users; `matrix` has no rows where it has learned nothing."""
+
+    vectors: Float32  # (B, d)
+    matrix: Float32  # (N, d)
+    support: Int32  # (N,)
+    top: Int32  # (B, M) candidates, -1 padded
+    log_z: Float32  # (B,) log sum exp of the logits over the items with support
+    log_n: float  # log of how many those are
 
 
 class Room(NamedTuple):

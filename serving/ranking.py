@@ -1,9 +1,9 @@
-"""Lists for users: candidates of all sources, scored by the gate, filtered, with their reasons.
+"""Lists for users without embeddings: candidates scored by the gate, filtered, with their reasons.
 
 Candidates of a user: what the transition rows of the newest history items name, popular items of
-two half-lives, the embedding's nearest, and (where seen items may be shown again) the history. A
-user without history gets what is popular. Without embeddings only the rows are looked at for each
-user, 5 microseconds a list of 20; with them the cost is that of scoring all items.
+two half-lives, and (where seen items may be shown again) the history. A user without history gets
+what is popular. Only the rows are looked at for each user: 5 microseconds a list of 20. With
+embeddings lists come from `serving.recommender`, which shares what is answered from items alone.
 
 Not safe for use by several threads at once: the scratch memory is shared.
 """
@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from msgspec import Struct
 
-from learners.blend import Gate, make_work, without_embeddings
+from learners.blend import Gate, make_work
 from learners.blend_kernels import (
     EMBEDDING,
     POPULARITY,
     TRANSITIONS,
     Bools,
-    Embedded,
     Lists,
     Popular,
     Rows,
     Work,
 )
-from learners.blend_lists import fill_unseen, rank_full, rank_sparse
+from learners.blend_lists import fill_unseen, rank_sparse
 from learners.evaluation import places_in
 from learners.popularity import is_available
 from schemas.learner import Contexts
@@ -48,9 +47,6 @@ SOURCES: Final = ("transitions", "embedding", "popularity", "neighbours")
 N_LAST: Final = 8
 N_LAST_SPARSE: Final = 4
 """Newest history items whose rows are followed, with and without embeddings."""
-
-EMBEDDING_CANDIDATES: Final = 100
-"""For lists of up to half as many; longer ones take twice their length."""
 
 NEIGHBOURS: Final = 100
 HALF_MOVES: Final = 0.05
@@ -107,9 +103,8 @@ class ItemLists:
         self._list_size = list_size
         self._exclude_seen = exclude_seen
         self._n_last = N_LAST_SPARSE if embeddings is None else N_LAST
-        self._n_nearest = max(EMBEDDING_CANDIDATES, 2 * list_size)
         self.hasty = False
-        """Whether the encoder looks at fewer items, because there is more to do than time."""
+        """Whether there is more to do than time, so that lists may be made from fewer items."""
 
     def rank_popularity(
         self, seen: Int32, k: int, *, which: int = 0, withdrawn: Bools | None = None
@@ -154,35 +149,14 @@ class ItemLists:
         view = self._transitions.view()
         return Rows(view.nbr, view.w, view.rowsum, view.gammas, view.kappa, view.scale, self._n_last)
 
-    def _embedded(self, contexts: Contexts, withdrawn: Bools) -> Embedded | None:
-        """The embedding's part, None where it has learned nothing yet (of what is available)."""
-        embeddings = self._embeddings
-        if embeddings is None:
-            return None
-        support = embeddings.support
-        n = min(len(support), len(withdrawn))
-        n_open = int(np.count_nonzero(support)) - int(np.count_nonzero(support[:n][withdrawn[:n]]))
-        if not n_open:
-            return None
-        vectors = embeddings.user_vectors(contexts)
-        nearest = embeddings.ranked(vectors, self._n_nearest, embeddings.n_items, withdrawn, hasty=self.hasty)
-        return Embedded(
-            vectors=vectors,
-            matrix=embeddings.item_matrix(),
-            support=support,
-            top=nearest.items,
-            log_z=nearest.log_z,
-            log_n=float(np.log(n_open)),
-        )
-
 
 class Ranker(ItemLists):
-    """Ranks with what the learners know now.
+    """Ranks with what transitions and popularity know now.
 
     Parameters
     ----------
-    transitions, popularity, embeddings, gate
-        The learners; `embeddings` is None on the transitions path. Only `learn_gate` changes one.
+    transitions, popularity, gate
+        The learners. Only `learn_gate` changes one.
     list_size : int
         k.
     exclude_seen : bool
@@ -193,19 +167,16 @@ class Ranker(ItemLists):
         self,
         transitions: Transitions,
         popularity: Popularity,
-        embeddings: Embeddings | None,
         gate: Gate,
         *,
         list_size: int,
         exclude_seen: bool,
     ) -> None:
-        super().__init__(transitions, popularity, embeddings, list_size=list_size, exclude_seen=exclude_seen)
+        super().__init__(transitions, popularity, None, list_size=list_size, exclude_seen=exclude_seen)
         self._gate = gate
         self._pool = PopularPool(popularity, list_size=list_size)
         self._scoring_pool = PopularPool(popularity, list_size=list_size)
         self._work: Work | None = None
-        self._ranked_contexts: Contexts | None = None
-        self._ranked_embedded: Embedded | None = None
 
     def settle(self) -> None:
         """Forget what scoring and the gate's learning kept between calls; call it at every cut.
@@ -215,7 +186,6 @@ class Ranker(ItemLists):
         a process that went on and one that was restored. Costs one preparation, 1 ms.
         """
         self._scoring_pool.settle()
-        self._ranked_contexts = self._ranked_embedded = None
 
     def rank(
         self,
@@ -263,21 +233,7 @@ class Ranker(ItemLists):
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
         everyone: Int32 = np.arange(n, dtype=np.int32)
-        embedded = self._embedded(contexts, withdrawn)
-        self._ranked_contexts, self._ranked_embedded = contexts, embedded
-        if embedded is None:
-            sparse = everyone
-        else:
-            cold = history[:, -1] < 0  # right-aligned: nothing at the end, nothing at all
-            sparse = everyone[cold]
-            rank_full(
-                everyone[~cold], history, seen, withdrawn, self._exclude_seen, rows, popular, embedded,
-                weights, work, out,
-            )  # fmt: skip
-        if len(sparse):
-            rank_sparse(
-                sparse, history, seen, withdrawn, self._exclude_seen, rows, popular, weights, work, out
-            )
+        rank_sparse(everyone, history, seen, withdrawn, self._exclude_seen, rows, popular, weights, work, out)
         return ranked
 
     def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:
@@ -302,8 +258,6 @@ class Ranker(ItemLists):
     ) -> int:
         """Teach the gate from what was watched next; call it before the other learners learn.
 
-        Given the very `contexts` object that was ranked last, it reuses the embedding's part.
-
         Parameters
         ----------
         contexts : Contexts
@@ -314,7 +268,7 @@ class Ranker(ItemLists):
             As in `rank`, where known.
         every : int
             Learn from every so many-th target only (counted across calls): every tenth costs 0.4
-            points of R@20 and a tenth of the time, 5 to 10 microseconds a target without embeddings.
+            points of R@20 and a tenth of the time, 5 to 10 microseconds a target.
 
         Returns
         -------
@@ -325,16 +279,6 @@ class Ranker(ItemLists):
         if not len(turn):
             return 0
         unavailable = np.zeros(0, dtype=np.bool_) if withdrawn is None else withdrawn
-        if contexts is self._ranked_contexts:
-            embedded = self._ranked_embedded
-        else:
-            contexts = Contexts(
-                users=contexts.users[turn], history=contexts.history[turn], now_ms=contexts.now_ms
-            )
-            targets = targets[turn]
-            seen = None if seen is None else seen[turn]
-            turn = np.arange(len(turn), dtype=np.int32)
-            embedded = self._embedded(contexts, unavailable)
         history = np.ascontiguousarray(contexts.history)
         popular = self._scoring_pool.prepared(self._gate.weights, unavailable, 0)
         rows = self._rows()
@@ -347,17 +291,13 @@ class Ranker(ItemLists):
             self._exclude_seen,
             rows,
             popular,
-            without_embeddings() if embedded is None else embedded,
             self._work_for(rows, popular, history, len(unavailable)),
         )
 
     def _work_for(self, rows: Rows, popular: Popular, history: Int32, n_withdrawn: int) -> Work:
-        n_embedded = 0 if self._embeddings is None else self._embeddings.n_items
-        n_items = max(len(rows.nbr), len(popular.features), n_withdrawn, n_embedded)
+        n_items = max(len(rows.nbr), len(popular.features), n_withdrawn)
         n_places = rows.n_last * rows.nbr.shape[1]
-        n_candidates = (
-            n_places + history.shape[1] + popular.items.shape[1] + self._n_nearest + self._list_size + 1
-        )
+        n_candidates = n_places + history.shape[1] + popular.items.shape[1] + self._list_size + 1
         work = self._work
         if work is None or len(work.slot) < n_items or len(work.ids) < n_candidates:
             # Rows grow by doubling, and so does this.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from learners.blend_kernels import NEVER_AGAIN, Bools, Embedded, Lists
+from learners.blend_kernels import NEVER_AGAIN, Bools, Lists
 from learners.mixture import HALF_LIVES_H
-from learners.mixture_candidates import N_SOURCES, Counted, Gathered, Room, gather_users
+from learners.mixture_candidates import N_SOURCES, Counted, Embedded, Gathered, Room, gather_users
 from learners.mixture_lists import best_places, place_of, write_lists
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
@@ -237,6 +237,25 @@ class Recommender(ItemLists):
             Counted(view[0], 1.0 / np.maximum(view[1], _TINY), tops, n_tops), embedded, room, gathered,
         )  # fmt: skip
         return gathered, found is not None
+
+    def _embedded(self, contexts: Contexts, withdrawn: Bools) -> Embedded | None:
+        """The embedding's part, None where it has learned nothing yet (of what is available)."""
+        embeddings = self._all_embeddings
+        support = embeddings.support
+        n = min(len(support), len(withdrawn))
+        n_open = int(np.count_nonzero(support)) - int(np.count_nonzero(support[:n][withdrawn[:n]]))
+        if not n_open:
+            return None
+        vectors = embeddings.user_vectors(contexts)
+        nearest = embeddings.ranked(vectors, self._n_nearest, embeddings.n_items, withdrawn, hasty=self.hasty)
+        return Embedded(
+            vectors=vectors,
+            matrix=embeddings.item_matrix(),
+            support=support,
+            top=nearest.items,
+            log_z=nearest.log_z,
+            log_n=float(np.log(n_open)),
+        )
 
     def _room_for(self, withdrawn: Bools, history: Int32) -> Room:
         near, linear, moves = self._cooccurrence.view(), self._ease.view(), self._transitions.view()

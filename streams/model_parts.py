@@ -73,9 +73,7 @@ def build_parts(
     popularity = Popularity(tuple(hours * HOUR_MS for hours in lives), max_items=learner.max_items)
     if not learner.embeddings:
         gate = Gate()
-        sparse = Ranker(
-            transitions, popularity, None, gate, list_size=list_size, exclude_seen=ranker.exclude_seen
-        )
+        sparse = Ranker(transitions, popularity, gate, list_size=list_size, exclude_seen=ranker.exclude_seen)
         return Parts(transitions=transitions, popularity=popularity, gate=gate, ranker=sparse)
     # torch loads here: seconds, and only if wanted.
     from learners.blend_kernels import NEVER_AGAIN

@@ -109,7 +109,7 @@ def ranked_gate() -> RankedGate:
     """The gate of the sparse path."""
     transitions, popularity, *_ = _evidence()
     gate = Gate()
-    return RankedGate(gate, Ranker(transitions, popularity, None, gate, list_size=60, exclude_seen=False))
+    return RankedGate(gate, Ranker(transitions, popularity, gate, list_size=60, exclude_seen=False))
 
 
 def ranked_mixture() -> RankedGate:

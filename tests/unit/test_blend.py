@@ -16,16 +16,13 @@ from learners.blend import (
     make_work,
     prepare_popular,
     rescored,
-    without_embeddings,
 )
 from learners.blend_kernels import (
-    EMBEDDING,
     N_BUCKETS,
     N_FEATURES,
     NEVER_AGAIN,
     POPULARITY,
     TRANSITIONS,
-    Embedded,
     Lists,
     Popular,
     Rows,
@@ -34,12 +31,12 @@ from learners.blend_kernels import (
     exp32,
     log32,
 )
-from learners.blend_lists import fill_unseen, rank_full, rank_sparse
+from learners.blend_lists import fill_unseen, rank_sparse
 from learners.blend_select import LANES, count_above, select_best
 from schemas.errors import StateError
 from schemas.runs import Float32, Float64, Int32
 
-N, K, H, S, P, D = 40, 6, 12, 5, 10, 4
+N, K, H, S, P = 40, 6, 12, 5, 10
 
 
 @dataclass
@@ -49,7 +46,6 @@ class World:
     rows: Rows
     shares: Float32
     popular: Popular
-    embedded: Embedded
     weights: Float32
     history: Int32
     seen: Int32
@@ -72,22 +68,10 @@ def a_world(seed: int, n_users: int = 7) -> World:
     lengths = rng.integers(0, H + 1, n_users)
     history = rng.integers(0, N, (n_users, H)).astype(np.int32)
     history[np.arange(H)[None, :] < H - lengths[:, None]] = -1
-    vectors = rng.normal(size=(n_users, D)).astype(np.float32)
-    matrix = rng.normal(size=(N - 3, D)).astype(np.float32)  # the newest items have no row yet
-    logits = vectors @ matrix.T
-    embedded = Embedded(
-        vectors=vectors,
-        matrix=matrix,
-        support=rng.integers(0, 50, N - 3).astype(np.int32),
-        top=np.argsort(-logits, axis=1)[:, :6].astype(np.int32),
-        log_z=np.log(np.exp(logits).sum(axis=1)).astype(np.float32),
-        log_n=float(np.log(N - 3)),
-    )
     return World(
         rows=rows,
         shares=shares,
         popular=prepare_popular(shares, tops, weights),
-        embedded=embedded,
         weights=weights,
         history=history,
         seen=rng.integers(-1, N, (n_users, S)).astype(np.int32),
@@ -95,7 +79,7 @@ def a_world(seed: int, n_users: int = 7) -> World:
     )
 
 
-def expected_scores(world: World, i: int, *, exclude_seen: bool, full: bool) -> dict[int, float]:
+def expected_scores(world: World, i: int, *, exclude_seen: bool) -> dict[int, float]:
     """Scores of all candidates of user i, written as the documentation says it."""
     rows, popular = world.rows, world.popular
     history = [int(item) for item in world.history[i] if item >= 0]
@@ -115,19 +99,13 @@ def expected_scores(world: World, i: int, *, exclude_seen: bool, full: bool) -> 
     else:
         blocked |= set(newest[:NEVER_AGAIN])
         candidates |= set(history)
-    if full:
-        candidates |= {int(b) for b in world.embedded.top[i]}
     theta = world.weights[bucket_of(len(history))].astype(np.float64)
     scores = {}
     for b in candidates - blocked:
         x = np.zeros(N_FEATURES)
         x[:3] = np.log1p(s[b] / 1e-4)
         x[3:5] = np.log1p(world.shares[:, b] / 1e-5)
-        x[7] = float(not exclude_seen and b in history)
-        if full and b < len(world.embedded.matrix):
-            e = world.embedded
-            x[5] = float(e.vectors[i] @ e.matrix[b]) - e.log_z[i] + e.log_n
-            x[6] = x[5] * np.log1p(e.support[b]) / 4
+        x[5] = float(not exclude_seen and b in history)
         scores[b] = float(theta @ x)
     return scores
 
@@ -143,24 +121,16 @@ def lists(n_users: int, k: int) -> Lists:
 
 
 def a_work(k: int) -> Work:
-    return make_work(N, 4 * K + H + P + 6, k, 4 * K)
+    return make_work(N, 4 * K + H + P, k, 4 * K)
 
 
-def ranked(
-    world: World, k: int, *, exclude_seen: bool, full: bool, work: Work | None = None
-) -> tuple[Lists, Work]:
+def ranked(world: World, k: int, *, exclude_seen: bool, work: Work | None = None) -> tuple[Lists, Work]:
     out, work = lists(len(world.history), k), a_work(k) if work is None else work
     users = np.arange(len(world.history), dtype=np.int32)
-    if full:
-        rank_full(
-            users, world.history, world.seen, world.withdrawn, exclude_seen, world.rows, world.popular,
-            world.embedded, world.weights, work, out,
-        )  # fmt: skip
-    else:
-        rank_sparse(
-            users, world.history, world.seen, world.withdrawn, exclude_seen, world.rows, world.popular,
-            world.weights, work, out,
-        )  # fmt: skip
+    rank_sparse(
+        users, world.history, world.seen, world.withdrawn, exclude_seen, world.rows, world.popular,
+        world.weights, work, out,
+    )  # fmt: skip
     return out, work
 
 
@@ -169,15 +139,12 @@ def ranked(
     seed=st.integers(0, 10**6),
     k=st.sampled_from([1, 3, 20, 60]),
     exclude_seen=st.booleans(),
-    full=st.booleans(),
 )
-def test_lists_are_the_best_of_the_documented_scores(
-    seed: int, k: int, exclude_seen: bool, full: bool
-) -> None:
+def test_lists_are_the_best_of_the_documented_scores(seed: int, k: int, exclude_seen: bool) -> None:
     world = a_world(seed)
-    out, _ = ranked(world, k, exclude_seen=exclude_seen, full=full)
+    out, _ = ranked(world, k, exclude_seen=exclude_seen)
     for i in range(len(world.history)):
-        scores = expected_scores(world, i, exclude_seen=exclude_seen, full=full)
+        scores = expected_scores(world, i, exclude_seen=exclude_seen)
         got = [int(b) for b in out.items[i] if b >= 0]
         assert len(got) == min(k, len(scores)) == len(set(got))
         assert set(got) <= set(scores)
@@ -189,15 +156,14 @@ def test_lists_are_the_best_of_the_documented_scores(
 
 
 @settings(deadline=None, max_examples=50)
-@given(seed=st.integers(0, 10**6), exclude_seen=st.booleans(), full=st.booleans())
-def test_source_and_reason_say_what_contributed_most(seed: int, exclude_seen: bool, full: bool) -> None:
+@given(seed=st.integers(0, 10**6), exclude_seen=st.booleans())
+def test_source_and_reason_say_what_contributed_most(seed: int, exclude_seen: bool) -> None:
     world = a_world(seed)
-    out, _ = ranked(world, 20, exclude_seen=exclude_seen, full=full)
+    out, _ = ranked(world, 20, exclude_seen=exclude_seen)
     rows = world.rows
-    allowed = {TRANSITIONS, POPULARITY} | ({EMBEDDING} if full else set())
     for i, j in zip(*np.nonzero(out.items >= 0), strict=True):
         b, source, reason = out.items[i, j], out.sources[i, j], out.reasons[i, j]
-        assert source in allowed
+        assert source in {TRANSITIONS, POPULARITY}
         assert (reason >= 0) == (source == TRANSITIONS)
         if source == TRANSITIONS:
             newest = world.history[i][world.history[i] >= 0][::-1][: rows.n_last]
@@ -210,30 +176,20 @@ def test_source_and_reason_say_what_contributed_most(seed: int, exclude_seen: bo
 
 def test_relevance_of_the_sparse_path_is_a_probability_over_its_candidates() -> None:
     world = a_world(11)
-    out, _ = ranked(world, 60, exclude_seen=True, full=False)
+    out, _ = ranked(world, 60, exclude_seen=True)
     assert (out.relevance.sum(axis=1) <= 1.0 + 60 * 1e-4).all()
     better = out.scores[:, :-1] >= out.scores[:, 1:]
     assert (better | (out.items[:, 1:] < 0)).all()
 
 
-def test_relevance_with_embeddings_is_the_sigmoid_of_the_dot_product() -> None:
-    world = a_world(12)
-    out, _ = ranked(world, 5, exclude_seen=True, full=True)
-    e = world.embedded
-    for i, j in zip(*np.nonzero((out.items >= 0) & (out.items < len(e.matrix))), strict=True):
-        z = float(e.vectors[i] @ e.matrix[out.items[i, j]])
-        assert out.relevance[i, j] == pytest.approx(np.clip(1 / (1 + np.exp(-z)), 1e-4, 1 - 1e-4), abs=1e-5)
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_a_list_does_not_depend_on_whom_the_scratch_memory_served_before(full: bool) -> None:
+def test_a_list_does_not_depend_on_whom_the_scratch_memory_served_before() -> None:
     """Nothing is cleared between users; when the stamps run out they begin anew."""
     used = a_work(5)
     used.stamp[0] = 32_700
     for seed in range(20):
         world = a_world(seed)
-        out, _ = ranked(world, 5, exclude_seen=True, full=full, work=used)
-        fresh, _ = ranked(world, 5, exclude_seen=True, full=full)
+        out, _ = ranked(world, 5, exclude_seen=True, work=used)
+        fresh, _ = ranked(world, 5, exclude_seen=True)
         for name, column in out._asdict().items():
             assert np.array_equal(column, getattr(fresh, name)), name
     assert used.stamp[0] < 32_700
@@ -320,10 +276,10 @@ def test_unseen_popular_items_fill_a_list() -> None:
 # -- learning ---------------------------------------------------------------------------------------
 
 
-def learn(gate: Gate, world: World, targets: Int32, *, full: bool = True) -> int:
+def learn(gate: Gate, world: World, targets: Int32) -> int:
     return gate.learn(
         np.arange(len(targets), dtype=np.int32), targets, world.history, world.seen, world.withdrawn, True,
-        world.rows, world.popular, world.embedded if full else without_embeddings(), a_work(1),
+        world.rows, world.popular, a_work(1),
     )  # fmt: skip
 
 
@@ -332,7 +288,7 @@ def reference_step(gate: Gate, world: World, target: int) -> tuple[Float64, Floa
     history = world.history[0]
     bucket = bucket_of(int((history >= 0).sum()))
     theta = gate.weights[bucket].astype(np.float64)
-    base = {b: features_of(world, b) for b in expected_scores(world, 0, exclude_seen=True, full=True)}
+    base = {b: features_of(world, b) for b in expected_scores(world, 0, exclude_seen=True)}
     x = np.stack(list(base.values()))
     z = x @ theta
     p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
@@ -351,7 +307,7 @@ def features_of(world: World, b: int) -> NDArray[np.float64]:
     for f in range(N_FEATURES):
         probe.weights[:] = 0
         probe.weights[:, f] = 1
-        x[f] = expected_scores(probe, 0, exclude_seen=True, full=True)[b]
+        x[f] = expected_scores(probe, 0, exclude_seen=True)[b]
     return x
 
 
@@ -359,7 +315,7 @@ def features_of(world: World, b: int) -> NDArray[np.float64]:
 def test_a_step_is_adagrad_on_listwise_cross_entropy(seed: int) -> None:
     world = a_world(seed, n_users=1)
     world.history[0, -3:] = [1, 2, 3]  # not a cold user
-    candidates = sorted(expected_scores(world, 0, exclude_seen=True, full=True))
+    candidates = sorted(expected_scores(world, 0, exclude_seen=True))
     gate = Gate()
     target = candidates[seed % len(candidates)]
     shared, own = reference_step(gate, world, target)
@@ -373,7 +329,7 @@ def test_a_target_that_is_no_candidate_teaches_nothing() -> None:
     world = a_world(4, n_users=1)
     gate = Gate()
     before = gate.digest()
-    missing = set(range(N)) - set(expected_scores(world, 0, exclude_seen=True, full=True))
+    missing = set(range(N)) - set(expected_scores(world, 0, exclude_seen=True))
     for target in [*missing, -1, N + 100]:
         assert learn(gate, world, np.array([target], dtype=np.int32)) == 0
     assert gate.digest() == before
@@ -389,17 +345,17 @@ def test_it_learns_which_source_to_trust() -> None:
         world = a_world(step, n_users=16)
         world.history[:, -3:] = rng.integers(0, N, (16, 3))
         targets = np.full(16, -1, dtype=np.int32)
-        only_rows = World(**(vars(world) | {"weights": np.tile([1.0, 1, 1, 0, 0, 0, 0, 0], (N_BUCKETS, 1))}))
+        only_rows = World(**(vars(world) | {"weights": np.tile([1.0, 1, 1, 0, 0, 0], (N_BUCKETS, 1))}))
         for i in range(16):
-            scores = expected_scores(only_rows, i, exclude_seen=True, full=False)
+            scores = expected_scores(only_rows, i, exclude_seen=True)
             if scores and max(scores.values()) > 0:
                 targets[i] = max(scores, key=lambda b: scores[b])
         world.weights = gate.weights
         world.popular = rescored(world.popular, world.weights)
-        out, _ = ranked(world, 1, exclude_seen=True, full=False)
+        out, _ = ranked(world, 1, exclude_seen=True)
         known = targets >= 0
         losses.append(float((out.items[known, 0] != targets[known]).mean()))
-        learn(gate, world, targets, full=False)
+        learn(gate, world, targets)
     assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:5])
     weights = gate.weights[3]
     assert weights[:3].sum() > weights[3:5].sum()

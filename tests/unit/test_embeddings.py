@@ -237,8 +237,21 @@ def test_best_items_of_any_size(n: int, k: int) -> None:
     scores = vectors @ matrix.T
     best = torch.topk(scores, min(k, n), dim=1)
     np.testing.assert_allclose(found.logits[:, : min(k, n)], best.values.numpy(), rtol=1e-5)
-    np.testing.assert_allclose(found.log_z, torch.logsumexp(scores, 1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(found.log_z, torch.logsumexp(scores, 1).numpy(), rtol=1e-5, atol=1e-5)
     assert (found.items[:, min(k, n) :] == -1).all()
+
+
+@pytest.mark.parametrize("n", [40, 3_000])
+def test_of_equal_scores_the_first_item_comes_first_and_closed_ones_are_not_found(n: int) -> None:
+    vectors, matrix, closed = torch.ones(2, 4), torch.zeros(n, 4), torch.zeros(n)
+    matrix[n - 2] = 1.0
+    closed[:5] = -torch.inf
+    found = best_items(vectors, matrix, closed, 4, normalise=True)
+    assert found.items.tolist() == 2 * [[n - 2, 5, 6, 7]]
+    np.testing.assert_allclose(found.log_z, np.log(np.exp(4.0) + n - 6), rtol=1e-5)
+    nothing = best_items(vectors, matrix, torch.full((n,), -torch.inf), 4, normalise=True)
+    assert (nothing.items == -1).all()
+    np.testing.assert_allclose(nothing.log_z, np.log(n), rtol=1e-5)
 
 
 def test_devices() -> None:

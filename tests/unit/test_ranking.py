@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from learners.blend import Gate
-from learners.embeddings import Embeddings
 from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
 from serving.popular_pool import EARLY_EVENTS, PopularPool
-from serving.ranking import EMBEDDING, POPULARITY, TRANSITIONS, Ranker
+from serving.ranking import POPULARITY, TRANSITIONS, Ranker
 
 H, N_ITEMS, N_USERS = 10, 60, 30
 NO_SEEN = np.zeros((1, 0), dtype=np.int32)
@@ -27,16 +24,14 @@ AVAILABLE = np.zeros(0, dtype=np.bool_)
 class Platform:
     """Users walk a ring of items: after item i mostly i + 1; sometimes one of a few hits, or any."""
 
-    def __init__(self, *, with_embeddings: bool, exclude_seen: bool = True, list_size: int = 5) -> None:
+    def __init__(self, *, exclude_seen: bool = True, list_size: int = 5) -> None:
         self.rng = np.random.default_rng(8)
         self.transitions = Transitions(16)
         self.popularity = Popularity((3_600_000.0, 86_400_000.0))
-        self.embeddings = Embeddings(dim=8, history=H, seed=1) if with_embeddings else None
         self.gate = Gate()
         self.ranker = Ranker(
             self.transitions,
             self.popularity,
-            self.embeddings,
             self.gate,
             list_size=list_size,
             exclude_seen=exclude_seen,
@@ -71,8 +66,6 @@ class Platform:
             )
             self.transitions.learn_many(batch)
             self.popularity.learn_many(batch)
-            if self.embeddings is not None:
-                self.embeddings.learn_many(batch)
             for user, item, is_fresh in zip(users, items, fresh, strict=True):
                 if is_fresh:
                     self.history[user] = np.roll(self.history[user], -1)
@@ -93,18 +86,9 @@ class Platform:
         return Contexts(users=np.array([-1], dtype=np.int32), history=history, now_ms=self.now_ms)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Matrices this small only wait for one another's threads."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["transitions", "embeddings"])
-def platform(request: pytest.FixtureRequest) -> Platform:
-    played = Platform(with_embeddings=request.param)
+@pytest.fixture(scope="module")
+def platform() -> Platform:
+    played = Platform()
     played.play(120)
     return played
 
@@ -122,10 +106,9 @@ def test_in_the_beginning_it_is_no_worse_than_popularity(platform: Platform) -> 
 def test_the_next_item_is_listed_with_its_reason(platform: Platform) -> None:
     ranked = platform.ranker.rank(platform.context(29, 30), NO_SEEN, AVAILABLE)
     assert 31 in ranked.items[0, :3]
-    if platform.embeddings is None:
-        place = ranked.items[0].tolist().index(31)
-        assert ranked.sources[0, place] == TRANSITIONS
-        assert ranked.reasons[0, place] in (29, 30)
+    place = ranked.items[0].tolist().index(31)
+    assert ranked.sources[0, place] == TRANSITIONS
+    assert ranked.reasons[0, place] in (29, 30)
     assert ((ranked.relevance > 0) & (ranked.relevance < 1)).all()
     assert (np.diff(ranked.scores[0]) <= 0).all()
 
@@ -165,13 +148,13 @@ def test_cold_and_warm_users_share_a_call(platform: Platform) -> None:
 
 
 def test_ranking_changes_nothing(platform: Platform) -> None:
-    learners: list[Any] = [platform.transitions, platform.popularity, platform.gate, platform.embeddings]
-    before = [learner.digest() for learner in learners if learner is not None]
+    learners: list[Any] = [platform.transitions, platform.popularity, platform.gate]
+    before = [learner.digest() for learner in learners]
     first = platform.ranker.rank(platform.context(3, 4), NO_SEEN, AVAILABLE)
     again = platform.ranker.rank(platform.context(3, 4), NO_SEEN, AVAILABLE)
     assert first.items.tolist() == again.items.tolist()
     assert first.scores.tolist() == again.scores.tolist()
-    assert [learner.digest() for learner in learners if learner is not None] == before
+    assert [learner.digest() for learner in learners] == before
 
 
 def test_no_users_no_lists(platform: Platform) -> None:
@@ -203,47 +186,21 @@ def test_popularity_lists_leave_out_seen_and_withdrawn(platform: Platform) -> No
 
 
 def test_nothing_learned_nothing_listed() -> None:
-    fresh = Platform(with_embeddings=True)
+    fresh = Platform()
     ranked = fresh.ranker.rank(fresh.context(1, 2), NO_SEEN, AVAILABLE)
     assert (ranked.items == -1).all()
     assert (fresh.ranker.rank_popularity(NO_SEEN, 3) == -1).all()
     assert len(fresh.ranker.similar_items(1, 3)[0]) == 0
 
 
-def test_the_part_of_the_embedding_is_reused_for_the_contexts_ranked_last() -> None:
-    """Learning from the very contexts that were ranked gives the gate of learning from a copy."""
-    one, other = Platform(with_embeddings=True), Platform(with_embeddings=True)
-    for each in (one, other):
-        each.play(10)
-    assert one.gate.digest() == other.gate.digest()
-    targets = np.array([5], dtype=np.int32)
-    ranked = one.context(3, 4)
-    one.ranker.rank(ranked, NO_SEEN, AVAILABLE)
-    assert one.ranker.learn_gate(ranked, targets) == other.ranker.learn_gate(other.context(3, 4), targets)
-    assert one.gate.digest() == other.gate.digest()
-
-
 def test_seen_items_come_back_where_they_may() -> None:
-    played = Platform(with_embeddings=False, exclude_seen=False, list_size=20)
+    played = Platform(exclude_seen=False, list_size=20)
     played.play(100)
     history = list(range(20, 30))
     ranked = played.ranker.rank(played.context(*history), np.array([history], dtype=np.int32), AVAILABLE)
     listed = set(ranked.items[0])
     assert not listed & set(history[-5:])
     assert listed & set(history[:-5])
-
-
-def test_where_only_the_embedding_knows_something_it_is_the_source() -> None:
-    played = Platform(with_embeddings=True)
-    played.play(40)
-    ranker = Ranker(
-        Transitions(16), Popularity((1.0,)), played.embeddings, Gate(), list_size=5, exclude_seen=True
-    )
-    ranked = ranker.rank(played.context(29, 30), NO_SEEN, AVAILABLE)
-    assert (ranked.items >= 0).all()
-    assert ranked.sources[0, 0] == EMBEDDING
-    assert TRANSITIONS not in ranked.sources
-    assert (ranked.reasons == -1).all()
 
 
 def visits(items: Int32) -> Interactions:
@@ -260,12 +217,12 @@ def visits(items: Int32) -> Interactions:
     )
 
 
-def popular_only(n_items: int, list_size: int, embeddings: Embeddings | None = None) -> Ranker:
+def popular_only(n_items: int, list_size: int) -> Ranker:
     """A ranker that knows only how popular each of `n_items` is: the lower the slot, the more."""
     popularity = Popularity((3_600_000.0, 86_400_000.0))
     counts = np.arange(n_items, 0, -1) // 8 + 1
     popularity.learn_many(visits(np.repeat(np.arange(n_items, dtype=np.int32), counts)))
-    return Ranker(Transitions(16), popularity, embeddings, Gate(), list_size=list_size, exclude_seen=True)
+    return Ranker(Transitions(16), popularity, Gate(), list_size=list_size, exclude_seen=True)
 
 
 def masked(n: int, withdrawn: slice) -> NDArray[np.bool_]:
@@ -295,41 +252,15 @@ def test_a_long_list_is_filled_for_a_cold_user() -> None:
 
 
 def test_who_has_seen_what_is_popular_gets_a_full_list() -> None:
-    """From the reserve, best first, on both paths."""
-    embeddings = Embeddings(dim=8, history=H, seed=1)
-    embeddings.learn_many(visits(np.arange(10, dtype=np.int32)))
-    embeddings.learn_many(visits(np.arange(10, dtype=np.int32)))
+    """From the reserve, best first."""
     history = np.arange(H, dtype=np.int32)[None, :]
     warm = Contexts(users=np.array([-1], np.int32), history=history, now_ms=0)
     seen = np.arange(290, dtype=np.int32)[None, :]
-    for ranker in (popular_only(800, 20), popular_only(800, 20, embeddings)):
-        ranked = ranker.rank(warm, seen, masked(800, slice(300, 305)))
-        assert ranked.items[0].tolist() == [*range(290, 300), *range(305, 315)]
-        assert (ranked.sources == POPULARITY).all()
-        assert ((ranked.relevance > 0) & (ranked.relevance < 1)).all()
-        assert (np.diff(ranked.scores[0]) <= 0).all()
-
-
-def test_the_nearest_of_the_embedding_are_available_ones() -> None:
-    played = Platform(with_embeddings=True)
-    played.play(40)
-    embeddings = played.embeddings
-    assert embeddings is not None
-    ranker = Ranker(Transitions(16), Popularity((1.0,)), embeddings, Gate(), list_size=5, exclude_seen=True)
-    context = played.context(29, 30)
-    vectors = embeddings.user_vectors(context)
-    every = embeddings.ranked(vectors, N_ITEMS, N_ITEMS)
-    withdrawn = np.zeros(N_ITEMS, dtype=np.bool_)
-    withdrawn[every.items[0, :40]] = True
-    rest = embeddings.ranked(vectors, 5, N_ITEMS, withdrawn)
-    assert rest.items[0].tolist() == every.items[0, 40:45].tolist()
-    z = every.logits[0, 40:]
-    assert rest.log_z[0] == pytest.approx(np.log(np.exp(z[np.isfinite(z)]).sum()), rel=1e-5)
-    listed = ranker.rank(context, NO_SEEN, withdrawn).items[0]
-    assert (listed >= 0).all()
-    assert not withdrawn[listed].any()
-    nothing = ranker.rank(context, NO_SEEN, np.ones(N_ITEMS, dtype=np.bool_)).items
-    assert (nothing == -1).all()
+    ranked = popular_only(800, 20).rank(warm, seen, masked(800, slice(300, 305)))
+    assert ranked.items[0].tolist() == [*range(290, 300), *range(305, 315)]
+    assert (ranked.sources == POPULARITY).all()
+    assert ((ranked.relevance > 0) & (ranked.relevance < 1)).all()
+    assert (np.diff(ranked.scores[0]) <= 0).all()
 
 
 def test_popular_items_are_chosen_anew_only_when_availability_asks_for_it(
@@ -364,7 +295,7 @@ def test_popular_items_are_chosen_anew_only_when_availability_asks_for_it(
 def test_the_baseline_is_exact_at_every_moment() -> None:
     popularity = Popularity((3_600_000.0, 86_400_000.0))
     rng = np.random.default_rng(3)
-    ours = Ranker(Transitions(16), popularity, None, Gate(), list_size=5, exclude_seen=True)
+    ours = Ranker(Transitions(16), popularity, Gate(), list_size=5, exclude_seen=True)
     withdrawn = rng.random(2_000) < 0.4
     for _ in range(20):
         popularity.learn_many(visits((rng.zipf(1.2, 100) % 3_000).astype(np.int32)))
@@ -387,19 +318,16 @@ def test_withdrawn_items_are_similar_to_nothing(platform: Platform) -> None:
     assert len(left) > 0
 
 
-@pytest.mark.parametrize("with_embeddings", [False, True], ids=["transitions", "embeddings"])
-def test_from_a_cut_on_the_gate_depends_on_the_batches_alone(with_embeddings: bool) -> None:
+def test_from_a_cut_on_the_gate_depends_on_the_batches_alone() -> None:
     """One process goes on and publishes, another begins with the state at the cut: the same gate."""
-    live = Platform(with_embeddings=with_embeddings)
+    live = Platform()
     live.play(150)
     assert live.popularity.n_learned > EARLY_EVENTS
     live.ranker.settle()
-    restored = Platform(with_embeddings=with_embeddings)
+    restored = Platform()
     restored.ranker.rank(restored.context(1), NO_SEEN, AVAILABLE, scoring=True)  # must not show
-    for name in ("transitions", "popularity", "embeddings", "gate"):
-        learner = getattr(live, name)
-        if learner is not None:
-            getattr(restored, name).restore(learner.snapshot())
+    for name in ("transitions", "popularity", "gate"):
+        getattr(restored, name).restore(getattr(live, name).snapshot())
     restored.ranker.settle()
     restored.rng.bit_generator.state = live.rng.bit_generator.state
     restored.history[:], restored.now_ms = live.history, live.now_ms

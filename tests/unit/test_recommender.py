@@ -12,6 +12,7 @@ from learners.cooccurrence import Cooccurrence
 from learners.ease import FIRST_FIT, RIDGE, Ease
 from learners.embeddings import Embeddings
 from learners.mixture import Mixture
+from learners.mixture_candidates import sum_rows
 from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.learner import Contexts, Interactions
@@ -114,6 +115,20 @@ def test_items_that_others_overtook_leave_the_head() -> None:
     assert most <= set(state["head"].tolist())
 
 
+def test_rows_are_summed_as_predicted_and_every_item_is_found_once() -> None:
+    batch = interactions(seed=2, n=800, n_items=30)
+    learner = Cooccurrence(16)
+    learner.learn_many(batch)
+    view = learner.view()
+    total, found = np.zeros(len(view.nbr), dtype=np.float32), np.zeros(3 * 16, dtype=np.int32)
+    history = np.array([-1, -1, 4, 9, 4], dtype=np.int32)
+    n = sum_rows(history, 3, view, True, total, found)
+    assert sorted(found[:n].tolist()) == sorted({*view.nbr[4].tolist(), *view.nbr[9].tolist()} - {-1})
+    contexts = Contexts(users=np.zeros(1, dtype=np.int32), history=history[None, :], now_ms=0)
+    expected = learner.predict(contexts, np.arange(30, dtype=np.int32))[0]
+    np.testing.assert_allclose((total * view.norm)[:30], expected, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_lists_are_full_and_hold_nothing_that_may_not_be_shown(exclude_seen: bool) -> None:
     played = Played(exclude_seen=exclude_seen)
@@ -184,6 +199,51 @@ def test_who_is_new_gets_what_is_popular() -> None:
     assert {SOURCES[code] for code in ranked.sources[0]} == {"popularity"}
     popular = played.recommender.rank_popularity(np.zeros((1, 0), dtype=np.int32), 30)[0]
     assert set(ranked.items[0].tolist()) <= set(popular.tolist())
+
+
+def test_nothing_learned_nothing_listed() -> None:
+    fresh = Played(n_events=-100)  # the part to be learned is empty
+    contexts = contexts_of(fresh.next)
+    assert (fresh.recommender.rank(contexts, fresh.next.history, NOTHING).items == -1).all()
+
+
+def test_who_has_seen_what_is_popular_gets_a_full_list() -> None:
+    played = Played(list_size=5)
+    popular = played.recommender.rank_popularity(np.zeros((1, 0), dtype=np.int32), N_ITEMS)
+    warm = Contexts(users=np.full(1, -1, np.int32), history=popular[:, :10].copy(), now_ms=0)
+    ranked = played.recommender.rank(warm, popular[:, :70].copy(), NOTHING)
+    assert (ranked.items >= 0).all()
+    assert not set(ranked.items[0].tolist()) & set(popular[0, :70].tolist())
+
+
+def test_cold_and_warm_users_share_a_call() -> None:
+    played = Played()
+    history = played.next.history[-3:].copy()
+    history[1] = -1
+    both = Contexts(users=np.full(3, -1, np.int32), history=history, now_ms=0)
+    ranked = played.recommender.rank(both, np.zeros((3, 0), dtype=np.int32), NOTHING)
+    for row in range(3):
+        one = Contexts(users=both.users[:1], history=history[row : row + 1], now_ms=0)
+        alone = played.recommender.rank(one, np.zeros((1, 0), dtype=np.int32), NOTHING)
+        assert ranked.items[row].tolist() == alone.items[0].tolist()
+        assert ranked.sources[row].tolist() == alone.sources[0].tolist()
+
+
+def test_the_nearest_of_the_encoder_are_available_ones() -> None:
+    played = Played()
+    embeddings, contexts = played.embeddings, contexts_of(rows_of(played.next, 0, 1))
+    vectors = embeddings.user_vectors(contexts)
+    every = embeddings.ranked(vectors, N_ITEMS, N_ITEMS)
+    withdrawn = np.zeros(N_ITEMS, dtype=np.bool_)
+    withdrawn[every.items[0, :40]] = True
+    rest = embeddings.ranked(vectors, 5, N_ITEMS, withdrawn)
+    assert rest.items[0].tolist() == every.items[0, 40:45].tolist()
+    z = every.logits[0, 40:]
+    assert rest.log_z[0] == pytest.approx(np.log(np.exp(z[np.isfinite(z)]).sum()), rel=1e-4)
+    none = np.zeros((1, 0), dtype=np.int32)
+    assert not withdrawn[played.recommender.rank(contexts, none, withdrawn).items[0]].any()
+    nothing = played.recommender.rank(contexts, none, np.ones(N_ITEMS, dtype=np.bool_)).items
+    assert (nothing == -1).all()
 
 
 def test_a_mixture_of_another_build_is_refused() -> None:
