@@ -18,7 +18,7 @@ from .adagrad import DEFAULT_RATES, DenseParameter, RowTable
 from .embedding_options import EmbeddingOptions
 from .embedding_rows import gaussian_rows
 from .embedding_step import Dense
-from .item_head import HASTY_HEAD, ItemHead
+from .item_head import HASTY_HEAD, HEAD, ItemHead
 from .negatives import NegativeSampler
 from .state import digest_arrays, grown, taken
 from .user_rows import UserRows
@@ -48,6 +48,7 @@ class EmbeddingTables:
         seed: int = 0,
         device: torch.device | None = None,
         options: EmbeddingOptions | None = None,
+        heads: tuple[int, int] = (HEAD, HASTY_HEAD),
     ) -> None:
         self._dim, self._history, self._seed = dim, history, seed
         self.options = options or EmbeddingOptions()
@@ -60,8 +61,8 @@ class EmbeddingTables:
         self._users = UserRows(dim, self._device, rate=rate, floor=SQUARES_FLOOR, rule=rule)
         self._dense = self._initial_dense()
         self._sampler = NegativeSampler(seed)
-        self._head = ItemHead(dim)
-        self._hasty_head = ItemHead(dim, HASTY_HEAD, prefix="hasty_head")
+        self._head = ItemHead(dim, heads[0])
+        self._hasty_head = ItemHead(dim, heads[1], prefix="hasty_head")
         self._n_items = 0
         self._place: Int32 = np.zeros(0, dtype=np.int32)  # scratch of number_items
         self._closed = torch.zeros(0, device=self._device)  # 0 for supported items, else -inf

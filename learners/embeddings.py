@@ -69,6 +69,8 @@ class Embeddings(EmbeddingTables):
         Where tables and arithmetic live (default the CPU); counts and sampling stay on the CPU.
     options : EmbeddingOptions
         Attention, loss, optimiser and further choices.
+    heads : tuple of two int
+        Items that are scored for everybody where there are many more, and in haste.
     """
 
     @property

@@ -51,6 +51,7 @@ def build_parts(
     list_size: int,
     device: str,
     n_never: int | None = None,
+    heads: tuple[int, int] | None = None,
 ) -> Parts:
     """New learners and their ranker.
 
@@ -63,6 +64,8 @@ def build_parts(
         Where embeddings live: as the setting `learner.device`.
     n_never : int, optional
         Newest items that are not listed though seen ones may be; None for as many as the product does.
+    heads : tuple of two int, optional
+        As in `Embeddings`, to measure what others would lose.
     """
     transitions = Transitions(
         learner.transition_width,
@@ -82,6 +85,7 @@ def build_parts(
     from learners.ease import Ease
     from learners.embedding_options import EmbeddingOptions
     from learners.embeddings import Embeddings
+    from learners.item_head import HASTY_HEAD, HEAD
     from learners.mixture import Mixture
     from serving.recommender import Recommender
 
@@ -92,6 +96,7 @@ def build_parts(
         seed=learner.seed,
         device=where,
         options=EmbeddingOptions.of(learner),
+        heads=(HEAD, HASTY_HEAD) if heads is None else heads,
     )
     cooccurrence, ease = Cooccurrence(max_items=learner.max_items), Ease(max_items=learner.max_items)
     mixture = Mixture()

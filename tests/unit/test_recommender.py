@@ -47,7 +47,7 @@ class Played:
         )
         batch = interactions(seed=7, n=n_events + 200, n_items=N_ITEMS)
         self.next = rows_of(batch, len(batch) - 100, len(batch))
-        for part in split(rows_of(batch, 0, len(batch) - 100), 128):
+        for part in split(rows_of(batch, 0, len(batch) - 100), 128) if n_events else ():
             self.teach(part)
 
     def teach(self, part: Interactions) -> None:
@@ -202,7 +202,7 @@ def test_who_is_new_gets_what_is_popular() -> None:
 
 
 def test_nothing_learned_nothing_listed() -> None:
-    fresh = Played(n_events=-100)  # the part to be learned is empty
+    fresh = Played(n_events=0)
     contexts = contexts_of(fresh.next)
     assert (fresh.recommender.rank(contexts, fresh.next.history, NOTHING).items == -1).all()
 
