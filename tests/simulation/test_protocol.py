@@ -35,7 +35,7 @@ def outcomes(first: int, last: int) -> tuple[Counter[Outcome], tuple[int, list[s
     return counts, None
 
 
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_600)
 def test_any_schedule_leaves_what_an_undisturbed_run_leaves() -> None:
     bounds = [(first, min(first + CHUNK, N_SEEDS)) for first in range(0, N_SEEDS, CHUNK)]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
