@@ -71,6 +71,11 @@ class WorkerMetrics:
         self.snapshots = Counter(
             "reelflow_snapshots", "Snapshots acknowledged by the broker", registry=registry
         )
+        self.retracted = Counter(
+            "reelflow_retracted_lists",
+            "Lists made anew because an item in them was withdrawn or its time was over",
+            registry=registry,
+        )
         self.event_to_snapshot = VectorHistogram(
             "reelflow_event_to_snapshot_seconds",
             "Broker timestamp of an event to delivery of the snapshot that knows it",

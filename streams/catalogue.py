@@ -41,6 +41,8 @@ class Catalogue:
         self._withdrawn = np.zeros(1024, dtype=np.bool_)
         self._expires_ms = np.full(1024, NEVER_MS, dtype=np.int64)
         self._any_expiry = False
+        self._put: list[int] = []  # slots that may be unavailable now, and were not a moment ago
+        self._looked_ms = -1
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -57,7 +59,9 @@ class Catalogue:
         self._grow(slot + 1)
         self._withdrawn[slot] = False
         self._expires_ms[slot] = NEVER_MS if item.expires_ts_ms is None else item.expires_ts_ms
-        self._any_expiry = self._any_expiry or item.expires_ts_ms is not None
+        if item.expires_ts_ms is not None:
+            self._any_expiry = True
+            self._put.append(slot)
         self._facts[slot] = ItemFacts(
             title=item.title,
             tags=tuple(item.tags),
@@ -78,6 +82,7 @@ class Catalogue:
         slot = self._slot(item_id)
         self._grow(slot + 1)
         self._withdrawn[slot] = True
+        self._put.append(slot)
         self._facts.pop(slot, None)
         return slot
 
@@ -91,6 +96,26 @@ class Catalogue:
         self._grow(n)
         mask = self._withdrawn[:n]
         return mask | (self._expires_ms[:n] <= now_ms) if self._any_expiry else mask
+
+    def ended(self, now_ms: int) -> NDArray[np.bool_] | None:
+        """Mask of items that became unavailable since the last call, None where none did.
+
+        1 nanosecond an item where any has an expiry, else nothing but what was withdrawn is looked at.
+        """
+        n = len(self._items)
+        self._grow(n)
+        put, self._put = np.array(self._put, dtype=np.int64), []
+        since_ms, self._looked_ms = self._looked_ms, max(now_ms, self._looked_ms)
+        put = put[self._withdrawn[put] | (self._expires_ms[put] <= now_ms)]
+        passed = put
+        if self._any_expiry:
+            expires_ms = self._expires_ms[:n]
+            passed = np.flatnonzero((expires_ms > since_ms) & (expires_ms <= now_ms))
+        if not len(put) and not len(passed):
+            return None
+        mask = np.zeros(n, dtype=np.bool_)
+        mask[put] = mask[passed] = True
+        return mask
 
     def describe(self, item_ids: list[str]) -> Mapping[str, ItemFacts]:
         """Facts by item id, unknown ones left out."""

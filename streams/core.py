@@ -303,6 +303,7 @@ class WorkerCore:
                 self.publisher.adapt(began_s),
                 LEAST_SHARE if self.model.ranker.hasty else MOST_SHARE,
             )
+            self.publisher.retract()
             while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:
                 pass
             self._share.end(began_s, time.perf_counter())

@@ -26,6 +26,7 @@ from schemas.settings import Settings
 from schemas.signals import entries
 
 from .checkpoint.format import Cut
+from .listed import LISTED
 from .partition import Counts, Partition, Shelf
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def _captured_partition(
     part: Partition, users: NDArray[np.int32], since_ms: NDArray[np.int64], *, reuse: bool
 ) -> Arrays:
     part.grow()
-    return part.state.snapshot(part.spare if reuse else None) | {
+    spare = part.spare if reuse else None
+    return part.state.snapshot(spare) | {
+        LISTED: part.listed.snapshot(len(part.state.users), spare),
         "model_users": part.model_users[: len(part.state.users)].copy(),
         "owed_users": users,
         "owed_since_ms": since_ms,
@@ -138,6 +141,7 @@ def restore_partition(part: Partition, arrays: Mapping[str, NDArray[np.generic]]
     n = len(part.state.users)
     like, times = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
     part.model_users = taken(arrays, "model_users", like, rows=n)
+    part.listed.restore(arrays, n)
     owed = taken(arrays, "owed_users", like)
     since_ms = taken(arrays, "owed_since_ms", times, rows=len(owed))
     part.outbox.touch(owed, since_ms)

@@ -168,6 +168,15 @@ class Model:
         learned.scored += len(ours)
 
     @property
+    def facts(self) -> Catalogue:
+        """What the catalogue says, by slot of user state: the slots are the same."""
+        return self.catalogue
+
+    def state_slots(self, items: Int32) -> Int32:
+        """Slots of user state of listed `items`: the same."""
+        return items
+
+    @property
     def has_user_rows(self) -> bool:
         """Whether any learner has something of its own for a user."""
         return self.embeddings is not None

@@ -16,6 +16,7 @@ from schemas.runs import Int32
 from schemas.settings import Settings
 from schemas.topics import topic_names
 
+from .listed import ListedItems
 from .outbox import Outbox
 
 
@@ -49,6 +50,7 @@ class Partition(Struct, kw_only=True):
     state: PartitionState
     outbox: Outbox
     model_users: Int32  # (users,) model user slot, -1 before the first event
+    listed: ListedItems = field(default_factory=ListedItems)
     counts: Counts = field(default_factory=Counts)
     live_from: int = 0  # offsets below were dealt with before the state was lost
     end_at_start: int = 0  # recovery ends here

@@ -31,11 +31,22 @@ CHUNK = 512
 """Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time."""
 
 
+RETRACT_EVERY_MS = 200
+"""Pace at which lists with items that have ended are looked for."""
+
+
 class Availability(Protocol):
     """What may be listed."""
 
     def unavailable(self, now_ms: int) -> Bools:
         """Mask by item slot of what may not be recommended now."""
+
+
+class Endings(Availability, Protocol):
+    """What may be listed, by slot of user state, and what has ended."""
+
+    def ended(self, now_ms: int) -> Bools | None:
+        """Mask of what became unavailable since the last call, None where nothing did."""
 
 
 class Lists(Protocol):
@@ -55,6 +66,13 @@ class ListModel(Protocol):
     @property
     def catalogue(self) -> Availability:
         """What may be listed."""
+
+    @property
+    def facts(self) -> Endings:
+        """The same by slot of user state."""
+
+    def state_slots(self, items: Int32) -> Int32:
+        """Slots of user state of listed items, any shape."""
 
     @property
     def ranker(self) -> Lists:
@@ -117,6 +135,8 @@ class Publisher:
         self.n_sent = 0
         self.n_users = 0
         self._turn = 0
+        self._retracted_ms = 0
+        self._checked: dict[int, Partition] = {}
 
     def follow(self, model: ListModel) -> None:
         """Make lists with `model` from now on; its item slots may be others."""
@@ -165,6 +185,31 @@ class Publisher:
         self._refresh.adapt(now_s, wait_s, n_users, self.n_sent)
         self._metrics.refresh_interval.set(self._refresh.interval_s)
         return wait_s + self._refresh.stretched_s
+
+    def retract(self) -> int:
+        """Owe a new list to all whose last one has an item that is not available any more; how many.
+
+        Idle users too: the list knows no more than before, and the later record wins. Lists of a
+        partition that has come since the last call are checked against all that is unavailable. At
+        most every `RETRACT_EVERY_MS`; costs 1 nanosecond an item with an expiry in the catalogue, and
+        when something has ended 1 nanosecond a listed place of all users (18 ms for a million lists of 20).
+        """
+        now_ms = int(self._clock() * 1000)
+        if 0 <= now_ms - self._retracted_ms < RETRACT_EVERY_MS:
+            return 0
+        self._retracted_ms = now_ms
+        ended = self._model.facts.ended(now_ms)
+        n = 0
+        for index, part in self._partitions.items():
+            is_new = self._checked.get(index) is not part
+            marked = self._model.facts.unavailable(now_ms) if is_new else ended
+            if marked is not None:
+                users = part.listed.holders(marked)
+                part.outbox.touch(users, np.full(len(users), now_ms, dtype=np.int64))
+                n += len(users)
+        self._checked = dict(self._partitions)
+        self._metrics.retracted.inc(n)
+        return n
 
     def publish_chunk(self, sequence: int, *, interval_ms: int | None = None) -> int:
         """Publish for at most `CHUNK` due users, the model being at apply `sequence`; returns how many."""
@@ -218,6 +263,11 @@ class Publisher:
                     cold, FALLBACK_COLD_USER, FALLBACK_STALE_MODEL if self.stale else FALLBACK_NONE
                 ).astype(np.int8),
             )
+        listed = self._model.state_slots(ranked.items)
+        end = 0
+        for d in due:
+            start, end = end, end + len(d.told.users)
+            d.part.listed.put(d.told.users, listed[start:end])
         done = self._gate.sent(sequence)
         left = len(due)
 

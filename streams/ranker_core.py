@@ -159,7 +159,7 @@ class RankerCore:
             catalogue_position = unit.catalogue_position
             part = self.held.begin(partition, unit.position)
             slots = self.model.names.items.get_many(unit.item_ids)
-            owed, since_ms, part.last_broker_ts_ms = restore_unit(unit, slots, part.state)
+            owed, since_ms, part.last_broker_ts_ms = restore_unit(unit, slots, part)
             part.counts = unit.counts
             part.grow()
             if self.model.names.has_user_rows:
@@ -328,6 +328,7 @@ class RankerCore:
             began_s = time.perf_counter()
             learned_s = self._applied_s + began_s - started_s
             until_s = self._share.begin(began_s, learned_s, self.publisher.adapt(began_s))
+            self.publisher.retract()
             while self._publish() and time.perf_counter() < until_s:
                 pass
             self._share.end(began_s, time.perf_counter())

@@ -37,7 +37,8 @@ class Translation:
         self._local = local
         self._replica = replica
         self._table: Int32 = np.full(_FIRST, -1, dtype=np.int32)
-        self._n_local = self._n_model = self._anew = 0
+        self._back: Int32 = np.full(_FIRST, -1, dtype=np.int32)
+        self._n_local = self._n_model = self._anew = self._anew_back = 0
 
     def table(self) -> Int32:
         """Model slot by local slot; as long as there are local slots, and then some."""
@@ -70,6 +71,19 @@ class Translation:
             found[holes] = np.take_along_axis(some, order, axis=1)
         return found
 
+    def local(self, items: Int32) -> Int32:
+        """Slots of this process of the model's `items`, any shape; names that are new here get one."""
+        if self._anew_back != self._replica.anew:
+            self._back[:] = -1
+            self._anew_back = self._replica.anew
+        self._back = grown(self._back, len(self._replica.items), -1)
+        known = items[items >= 0]
+        new = np.unique(known[self._back[known] < 0])
+        if len(new):
+            self._back[new] = self._local.intern_texts(self._replica.items.texts_at(new))
+        found: Int32 = np.where(items >= 0, self._back[np.maximum(items, 0)], np.int32(-1))
+        return found
+
     def slots(self, items: Int32) -> Int32:
         """Model slots of local `items`, any shape; -1 stays."""
         table = self.table()
@@ -99,6 +113,15 @@ class RankerModel:
     def items(self) -> Interner:
         """Item ids by slot of the lists."""
         return self.replica.items
+
+    @property
+    def facts(self) -> Catalogue:
+        """What the catalogue says, by slot of user state."""
+        return self.names.facts
+
+    def state_slots(self, items: Int32) -> Int32:
+        """Slots of user state of listed `items`."""
+        return self._translation.local(items)
 
     @property
     def translation(self) -> Translation:

@@ -14,7 +14,6 @@ import numpy as np
 from msgspec import Struct
 
 from learners.state import pack_strings, taken, unpack_strings
-from learners.user_state import PartitionState
 from schemas.errors import StateError
 from schemas.interning import Ids
 from schemas.learner import Arrays
@@ -23,11 +22,12 @@ from schemas.settings import Settings
 
 from .checkpoint.format import Cut
 from .cut import check_settings, settings_of_fold, settings_of_state
+from .listed import LISTED
 from .partition import Counts, Partition
 
 USER: Final = "user"
-ITEM_ARRAYS: Final = ("history", "seen", "recent_items")
-"""Arrays of `PartitionState.snapshot` that hold item slots, -1 for none."""
+ITEM_ARRAYS: Final = ("history", "seen", "recent_items", LISTED)
+"""Arrays that hold item slots, -1 for none."""
 
 SHARED_SETTINGS: Final = frozenset(
     {"kafka.partitions", "worker.hash_key", "learner.history", "learner.seen"}
@@ -70,6 +70,7 @@ def capture_unit(
     """Copy what a partition holds; about 1 ms for 5 MB, on the learner thread."""
     users, since_ms = owed
     arrays = part.state.snapshot() | {
+        LISTED: part.listed.snapshot(len(part.state.users), None),
         "owed_users": users,
         "owed_since_ms": since_ms,
         "last_broker_ts": np.array([part.last_broker_ts_ms], dtype=np.int64),
@@ -116,15 +117,16 @@ def read_unit(
     )
 
 
-def restore_unit(unit: RestoredUnit, slots: Int32, state: PartitionState) -> tuple[Int32, Int64, int]:
-    """Fill an empty `state`; `slots` (N,) are this process's of the unit's item ids.
+def restore_unit(unit: RestoredUnit, slots: Int32, part: Partition) -> tuple[Int32, Int64, int]:
+    """Fill the empty state of `part`; `slots` (N,) are this process's of the unit's item ids.
 
     Returns
     -------
     Owed users, the broker time of their oldest untold event, broker time of the last event.
     """
-    arrays = unit.arrays | renamed(unit.arrays, slots)
+    arrays, state = unit.arrays | renamed(unit.arrays, slots), part.state
     state.restore(arrays)
+    part.listed.restore(arrays, len(state.users))
     users, times = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
     owed = taken(arrays, "owed_users", users)
     since_ms = taken(arrays, "owed_since_ms", times, rows=len(owed))
@@ -151,6 +153,8 @@ def renamed(arrays: Arrays, slots: Int32) -> Arrays:
     table = np.append(slots, np.int32(-1))
     found: Arrays = {}
     for name in ITEM_ARRAYS:
+        if name == LISTED and name not in arrays:
+            continue  # a release before this one wrote it
         if name not in arrays:
             raise StateError(f"the state lacks {name!r}")
         array = taken(arrays, name, np.zeros((0, *arrays[name].shape[1:]), dtype=np.int32))

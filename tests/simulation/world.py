@@ -38,6 +38,9 @@ from tests.stores import FaultyStore
 PARTITIONS = 2
 N_RECORDS = 90
 START_MS = 1_700_000_000_000
+OVER, WITHDRAWN = "v6", "v7"
+OVER_MS = START_MS + 100_000_000
+"""Items that end: one by its time, when everybody has had a list, one by the last record of its partition."""
 SETTINGS = Settings(
     kafka=KafkaSettings(partitions=PARTITIONS),
     worker=WorkerSettings(dedup_window=1_024, refresh_interval_ms=500),
@@ -71,9 +74,10 @@ def log_of(number: int) -> tuple[Log, dict[Place, int]]:
         ends[place] = offset + 1
 
     for i in range(8):
-        item = Item(item_id=f"v{i}", tags=[f"t{i % 3}"])
+        item = Item(item_id=f"v{i}", tags=[f"t{i % 3}"], expires_ts_ms=OVER_MS if f"v{i}" == OVER else None)
         place = (NAMES.catalogue, partition_of(item.item_id.encode(), PARTITIONS))
         add(place, item.item_id.encode(), None if i == 5 else encode_item(item))
+    add((NAMES.catalogue, partition_of(WITHDRAWN.encode(), PARTITIONS)), WITHDRAWN.encode(), None)
     for i in range(N_RECORDS):
         user = f"u{rng.integers(9)}"
         place = (NAMES.behaviour, partition_of(user.encode(), PARTITIONS))
@@ -140,6 +144,7 @@ class Broker:
         self.n_lives = 0
         self.newest_model = (0, 0)  # of the lists handed to any life's producer
         self.committed: dict[Place, int] = {}
+        self.late_lists: set[bytes] = set()  # keys whose last list a life sent after its end
         self.problems: list[str] = []
 
 
@@ -219,6 +224,8 @@ class LateSink:
         n_dropped = reader.dropped_older
         reader.apply(key, value)
         late = self._life < self._broker.n_lives
+        if reader.dropped_older == n_dropped:
+            (self._broker.late_lists.add if late else self._broker.late_lists.discard)(key)
         if reader.dropped_older > n_dropped and not late and not self._broker.forgotten:
             self._broker.problems.append(f"{key.decode()}: knows.offset fell")
 
@@ -363,7 +370,22 @@ def verdict(world: World, number: int, life: Life) -> list[str]:
             problems.append(f"{user} was told {told and told.knows}, the last event is {offset}")
     if world.broker.committed != world.ends:
         problems.append(f"committed {world.broker.committed}, not {world.ends}")
-    return problems + audited(world)
+    return problems + audited(world) + still_listed(world, [key.decode() for key in last])
+
+
+def still_listed(world: World, users: list[str]) -> list[str]:
+    """Users whose list names what has ended; one life has told them all, the next one sees the end."""
+    life = Life(world, world.broker.n_lives + 1)
+    world.now_s = OVER_MS / 1000
+    life.core.tick()
+    life.sink.flush(0.0)
+    told = {user: world.broker.reader.get(user) for user in users}
+    return [
+        f"{user} still has {item}"
+        for user, found in told.items()
+        if found is not None and user.encode() not in world.broker.late_lists
+        for item in sorted({place.item_id for place in found.items} & {OVER, WITHDRAWN})
+    ]
 
 
 def audited(world: World) -> list[str]:

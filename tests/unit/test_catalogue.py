@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from schemas.errors import ContractError
 from schemas.interning import Interner
@@ -46,3 +48,29 @@ def test_a_full_table_refuses_new_items_and_keeps_known_ones() -> None:
         catalogue.put(Item(item_id="b"))
     assert catalogue.put(Item(item_id="a", title="A")) == 0
     assert catalogue.unavailable(0).tolist() == [False]
+
+
+def test_what_has_ended_is_told_once() -> None:
+    items = Interner()
+    catalogue = Catalogue(items)
+    for name, expires_ts_ms in (("film", None), ("room", 1_000), ("late room", 3_000)):
+        catalogue.put(Item(item_id=name, expires_ts_ms=expires_ts_ms))
+    assert catalogue.ended(999) is None
+    assert _names(catalogue.ended(1_000), items) == ["room"]
+    assert catalogue.ended(1_500) is None
+    catalogue.withdraw("film")
+    catalogue.put(Item(item_id="over before it was known", expires_ts_ms=1_200))
+    assert _names(catalogue.ended(2_000), items) == ["film", "over before it was known"]
+    catalogue.put(Item(item_id="room", expires_ts_ms=4_000))  # it goes on
+    assert _names(catalogue.ended(3_500), items) == ["late room"]
+    assert _names(catalogue.ended(4_000), items) == ["room"]
+    catalogue.withdraw("film")
+    catalogue.put(Item(item_id="film"))
+    assert catalogue.ended(4_100) is None
+    assert catalogue.ended(0) is None  # a clock that goes back tells nothing anew
+    assert catalogue.ended(4_200) is None
+
+
+def _names(mask: NDArray[np.bool_] | None, items: Interner) -> list[str]:
+    assert mask is not None
+    return [items.id_of(slot) for slot in np.flatnonzero(mask).tolist()]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from schemas.codec import encode_event
-from schemas.records import Event, EventType
+from schemas.codec import encode_event, encode_item
+from schemas.records import Event, EventType, Item
 from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
 from serving.metrics import WorkerMetrics
 from streams.core import WorkerCore
+from streams.cut import restore
 from streams.sinks import Delivered, Headers
 
 NOW_MS = 1_700_000_000_000
@@ -75,6 +76,27 @@ class World:
         )  # fmt: skip
         self.core.apply([run])
 
+    def put(self, item: str, expires_in_ms: int | None = None, *, withdraw: bool = False) -> None:
+        """A catalogue message."""
+        now_ms = int(self.now_s * 1000)
+        value = encode_item(
+            Item(item_id=item, expires_ts_ms=None if expires_in_ms is None else now_ms + expires_in_ms)
+        )
+        offset = self.core.shelves[0].next_offset
+        run = RecordRun(
+            topic=self.core.names.catalogue, partition=0, keys=[item.encode()],
+            values=[None if withdraw else value], offsets=np.array([offset]),
+            timestamps_ms=np.array([now_ms]), next_offset=offset + 1,
+        )  # fmt: skip
+        self.core.apply([run])
+
+    def last(self, user: str) -> dict[str, Any]:
+        """The last list of a user."""
+        return next(found for found in reversed(self.sink.snapshots) if found["user_id"] == user)
+
+    def listed(self, user: str) -> set[str]:
+        return {place["item_id"] for place in self.last(user)["items"]}
+
     def owed(self) -> dict[str, int]:
         users, since_ms = self.publisher.owed(0)
         names = self.core.partitions[0].state.users.ids
@@ -129,3 +151,51 @@ def test_owed_until_the_broker_has_it() -> None:
     world.sink.poll()
     assert world.owed() == {"alice": 1_250}
     assert world.publisher.longest_wait_s() == 0
+
+
+def test_lists_of_idle_users_are_made_anew_when_an_item_in_them_ends() -> None:
+    world = World()
+    world.put("room", expires_in_ms=5_000)
+    for user, item in (("alice", "v1"), ("bob", "v2"), ("carol", "room"), ("alice", "room"), ("dave", "v1")):
+        world.hear(user, item)
+    world.core.tick()
+    assert "room" in world.listed("bob")
+    before = world.last("bob")
+    n = len(world.sink.snapshots)
+    world.now_s += 4.9
+    world.core.tick()
+    assert len(world.sink.snapshots) == n
+    world.now_s += 0.2
+    world.core.tick()
+    assert {found["user_id"] for found in world.sink.snapshots[n:]} == {"bob", "dave"}
+    assert "room" not in world.listed("bob")
+    assert world.last("bob")["knows"] == before["knows"]
+    assert world.last("bob")["snapshot_id"] != before["snapshot_id"]
+    world.now_s += 1
+    world.put("v2", withdraw=True)
+    world.core.tick()
+    assert "v2" not in world.listed("dave")
+    n = len(world.sink.snapshots)
+    world.now_s += 1
+    world.core.tick()
+    assert len(world.sink.snapshots) == n
+
+
+def test_a_restart_takes_back_what_ended_meanwhile() -> None:
+    world, later = World(), World()
+    world.put("room", expires_in_ms=5_000)
+    for user, item in (("alice", "v1"), ("bob", "v2"), ("carol", "room")):
+        world.hear(user, item)
+    world.core.tick()
+    world.sink.poll()
+    assert "room" in world.listed("bob")
+    captured = world.core.capture()
+    cut = captured.cut()
+    later.core.held.partitions.clear()
+    later.core.held.shelves.clear()
+    restore(later.core, captured.sequence, cut.meta, cut.units)
+    later.now_s += 60
+    later.core.tick()
+    assert {found["user_id"] for found in later.sink.snapshots} == {"alice", "bob"}
+    assert not later.listed("bob") & {"room"}
+    assert later.last("bob")["knows"] == world.last("bob")["knows"]

@@ -61,7 +61,7 @@ class Process:
         position = -1
         if tenure.base is not None:
             unit = read_unit(tenure.base.meta, tenure.base.units, TOPIC, PARTITION, SETTINGS)
-            restore_unit(unit, self.items.get_many(unit.item_ids), part.state)
+            restore_unit(unit, self.items.get_many(unit.item_ids), part)
             part.counts = unit.counts
             position = unit.position
         self.keeper.hold(PARTITION, tenure, position)
@@ -220,4 +220,4 @@ def test_a_unit_names_only_items_it_holds(start: Callable[[int], Process]) -> No
     assert sorted(unit.item_ids) == ["v0", "v1", "v2"]
     unit.item_ids.pop()
     with pytest.raises(StateError, match="an item that the state does not hold"):
-        restore_unit(unit, np.arange(2, dtype=np.int32), one.held.new_state(PARTITION, 0))
+        restore_unit(unit, np.arange(2, dtype=np.int32), one.held.begin(PARTITION, 0))
