@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import torch
 
-from learners.embedding_options import EmbeddingOptions
+from learners.embedding_options import DAY_MS, EmbeddingOptions
 from learners.embeddings import Embeddings
 from learners.prequential import Asked, play, tail_of
 from learners.ranking_metrics import gain, hit
@@ -39,6 +39,9 @@ VARIANTS: Final = {
     "bpr": EmbeddingOptions(loss="bpr"),
     "adam": EmbeddingOptions(optimizer="adam"),
     "sgd": EmbeddingOptions(optimizer="sgd"),
+    "user rows at 2 positives": EmbeddingOptions(user_admission=2),
+    "user rows at 3 positives": EmbeddingOptions(user_admission=3),
+    "user rows idle 180 days": EmbeddingOptions(user_idle_ms=180 * DAY_MS),
 }
 
 

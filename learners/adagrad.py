@@ -116,6 +116,13 @@ class RowTable:
         """Set distinct `rows` (R,) to `values` (R, d); what Adagrad summed stays."""
         self.values.index_copy_(0, rows.long(), values)
 
+    def free(self, row: int, last: int) -> None:
+        """Move row `last` into the place of `row`, whose state goes, and make `last` a new row."""
+        initial = torch.from_numpy(self._initial(last, last + 1)[0]).to(self.values.device)
+        for table, new in ((self.values, initial), (self.squares, 0.0), (self.moments, 0.0)):
+            table[row] = table[last]
+            table[last] = new
+
     def load(self, values: Float32, squares: Float32, moments: Float32) -> None:
         """Become these rows; what is given is copied."""
         device = self.values.device

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
-from schemas.settings import LearnerSettings
+from schemas.settings import LearnerSettings, ObjectiveSettings
 
+DAY_MS: Final = 86_400_000
 Loss = Literal["softmax", "bce", "bpr"]
 Optimizer = Literal["adagrad", "adam", "sgd"]
 
@@ -42,8 +43,14 @@ class EmbeddingOptions(Struct, frozen=True, kw_only=True):
     shift_weight: float = 0.5
     """Weight of the first of them; the s-th weighs its s-th power."""
 
-    impression_weight: float = 0.1
-    """Weight of an ignored impression in the logistic term; skips and dislikes weigh ``|omega|``."""
+    objectives: ObjectiveSettings = ObjectiveSettings()
+    """What each kind of evidence weighs in the loss: times omega, or as it is for `ignored`."""
+
+    user_admission: int = 1
+    """Positives after which a user gets a row: see `learners.user_rows`."""
+
+    user_idle_ms: int | None = None
+    """Event time after which an idle user's row goes; None for never."""
 
     half: bool = False
     """bfloat16 products of users with drawn negatives (for GPUs); sums and tables stay float32."""
@@ -59,4 +66,7 @@ class EmbeddingOptions(Struct, frozen=True, kw_only=True):
             in_batch=settings.in_batch_negatives,
             shifts=settings.shifted_contexts,
             half=settings.mixed_precision,
+            objectives=settings.objectives,
+            user_admission=settings.user_admission,
+            user_idle_ms=None if settings.user_idle_days is None else round(settings.user_idle_days * DAY_MS),
         )

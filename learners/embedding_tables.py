@@ -58,7 +58,10 @@ class EmbeddingTables:
         self._items = RowTable(
             dim, self._device, self._initial_items, rate=rate, floor=SQUARES_FLOOR, rule=rule
         )
-        self._users = UserRows(dim, self._device, rate=rate, floor=SQUARES_FLOOR, rule=rule)
+        self._users = UserRows(
+            dim, self._device, rate=rate, floor=SQUARES_FLOOR, rule=rule,
+            admission=self.options.user_admission, idle_ms=self.options.user_idle_ms,
+        )  # fmt: skip
         self._dense = self._initial_dense()
         self._sampler = NegativeSampler(seed)
         self._head = ItemHead(dim, heads[0])
@@ -242,7 +245,7 @@ class EmbeddingTables:
         self._head.restore(arrays)
         self._hasty_head.restore(arrays)
         self._items.load(*items)
-        self._users.load(*users)
+        self._users.load(users)
         for name, state in dense.items():
             self._dense[name].load(*state)
         self._sampler.load(counts, drawn)

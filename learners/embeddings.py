@@ -32,10 +32,12 @@ from typing import Final
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.learner import Contexts, Interactions
+from schemas.records import EVENT_TYPES
 from schemas.runs import Float32, Int32
 
 from .adagrad import row_norms
@@ -47,6 +49,8 @@ from .negatives import Float64
 from .transition_kernels import Bools
 
 MAX_ROWS: Final = 512
+ENGAGING: Final = np.isin(EVENT_TYPES, ("like", "favourite", "comment", "share", "follow", "gift"))
+"""Which event types say more than that something was watched."""
 
 
 class Embeddings(EmbeddingTables):
@@ -86,8 +90,10 @@ class Embeddings(EmbeddingTables):
             return
         newest = max(int(batch.items.max()), int(batch.history.max(initial=-1)))
         self.ensure(newest + 1, int(batch.users.max()) + 1)
+        self._users.observe(batch.users, batch.ts_ms)
+        batch = structs.replace(batch, weight=self._objective_weights(batch))
         is_target = batch.fresh & (batch.weight > 0)
-        rows = np.flatnonzero(is_target | (batch.weight <= 0))
+        rows = np.flatnonzero(is_target | (batch.weight < 0))
         n_targets = np.cumsum(is_target[rows])
         start, before = 0, 0
         while start < len(rows):
@@ -102,9 +108,8 @@ class Embeddings(EmbeddingTables):
         n_targets = int(np.count_nonzero(chosen))
         targets = batch.items[rows[:n_targets]]
         history = self._cut(batch.history[rows])
-        weight = batch.weight[rows]
-        real = weight[n_targets:]  # changed in place
-        real[:] = np.where(real < 0, -real, np.float32(self.options.impression_weight))
+        weight = np.abs(batch.weight[rows])
+        real = weight[n_targets:]
         more, shifted, shifted_weight = self._shifted(history[:n_targets], weight[:n_targets])
         # Targets, the same from shifted histories, real negatives.
         place = np.concatenate([rows[:n_targets], rows[more], rows[n_targets:]])
@@ -130,10 +135,9 @@ class Embeddings(EmbeddingTables):
             self._sampler.drawn = drawn_before
             self.discarded_steps += 1
             return
-        owners = np.zeros(len(users), dtype=np.bool_)
-        owners[user[:n_rows]] = True
+        positives = np.bincount(user[:n_targets], minlength=len(users))
         self._items.apply(slots, found.items, item_norms)
-        self._users.apply(users, owners, found.users, user_norms)
+        self._users.apply(users, positives, found.users, user_norms)
         for name, parameter in self._dense.items():
             parameter.apply(getattr(found.dense, name))
         self._sampler.add(targets)
@@ -143,6 +147,17 @@ class Embeddings(EmbeddingTables):
         self._dirty_items[numbered.slots] = True
         self._dirty_dense = True
         self._on_host = None
+
+    def _objective_weights(self, batch: Interactions) -> Float32:
+        """Omega of each event times the weight of its objective, < 0 for what counts against; (N,)."""
+        chosen, omega = self.options.objectives, batch.weight
+        weights: Float32 = omega * np.where(
+            omega < 0,
+            np.float32(chosen.rejection),
+            np.where(ENGAGING[batch.types], np.float32(chosen.engagement), np.float32(chosen.watch)),
+        )
+        weights[omega == 0] = -np.float32(chosen.ignored)
+        return weights
 
     def _shifted(self, history: Int32, weight: Float32) -> tuple[NDArray[np.intp], Int32, Float32]:
         """Rows of `history` (P, H) that stay histories without their last items: number, row, weight."""

@@ -142,12 +142,29 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 3
 
 
+ObjectiveWeight = Annotated[float, Meta(ge=0, le=100)]
+
+
+class ObjectiveSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each kind of evidence weighs in the loss of the embeddings; 0 leaves it out."""
+
+    watch: Annotated[ObjectiveWeight, Meta(description="times omega of a watch, join or leave")] = 1.0
+    engagement: Annotated[
+        ObjectiveWeight, Meta(description="times omega of a like, favourite, comment, share, follow or gift")
+    ] = 1.0
+    rejection: Annotated[ObjectiveWeight, Meta(description="times |omega| of a skip, dislike or swipe")] = 1.0
+    ignored: Annotated[ObjectiveWeight, Meta(description="of an ignored impression")] = 0.1
+
+
 class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is learned and how."""
 
     seed: Annotated[Annotated[int, Meta(ge=0)], Meta(description="of every pseudo-random choice")] = 0
     embeddings: Annotated[
-        bool, Meta(description="learn torch embeddings; off leaves transitions and popularity")
+        bool,
+        Meta(
+            description="learn torch embeddings, co-occurrence and EASE, or just transitions and popularity"
+        ),
     ] = True
     device: Annotated[
         Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")],
@@ -175,6 +192,18 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[int, Meta(ge=0, le=8)],
         Meta(description="learn a target also from the history without its last 1, 2, ... items"),
     ] = 0
+    user_admission: Annotated[
+        Annotated[int, Meta(ge=1, le=255)],
+        Meta(description="positives after which a user gets an embedding row; 1 at the first"),
+    ] = 1
+    user_idle_days: Annotated[
+        Annotated[float, Meta(gt=0, le=36_500)] | None,
+        Meta(description="days of event time without an event after which a user's embedding row is freed"),
+    ] = 180.0
+    objectives: Annotated[
+        ObjectiveSettings,
+        Meta(description="what each kind of evidence weighs: [embeddings.md](embeddings.md)"),
+    ] = ObjectiveSettings()
     mixed_precision: Annotated[
         bool, Meta(description="bfloat16 products with negatives; pays on a GPU only")
     ] = False

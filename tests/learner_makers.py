@@ -19,6 +19,7 @@ from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32
+from schemas.settings import ObjectiveSettings
 from serving.ranking import Ranker
 from serving.recommender import Recommender, half_lives_h
 
@@ -38,6 +39,12 @@ ENCODERS: Final[dict[str, EmbeddingOptions]] = {
     "embeddings by bpr and sgd": EmbeddingOptions(loss="bpr", optimizer="sgd"),
     "embeddings by bpr with attention": EmbeddingOptions(loss="bpr", heads=1),
     "embeddings by adam": EmbeddingOptions(optimizer="adam", rate=0.02),
+    "embeddings with objectives, late and short user rows": EmbeddingOptions(
+        objectives=ObjectiveSettings(watch=0.7, engagement=2.0, rejection=0.5, ignored=0.0),
+        user_admission=3,
+        user_idle_ms=1_800_000,
+    ),
+    "embeddings by adam with short user rows": EmbeddingOptions(optimizer="adam", user_idle_ms=600_000),
 }
 """Every value of every choice at least once."""
 
