@@ -12,6 +12,7 @@ from schemas.runs import Float32, Int8, Int32, Int64, UInt64
 from schemas.words import UInt8
 
 from .dedup import DedupSets, contains, remember, rotate, touch
+from .household import arrange
 from .last_event_ids import LENGTH_BITS, IdArena, written
 
 APPLIED: Final = 0
@@ -43,6 +44,8 @@ class UserColumns(NamedTuple):
     history: Int32  # (U, H) fresh positives
     seen: Int32  # (U, S) consumed items (acts that say anything), the newest consumption last
     numbers: Int64  # (U, 8)
+    times: Int8  # (U, H) of each item of `history` its quarter of the day on tv, else -1
+    time: Int8  # (U,) quarter of the day of the last applied event, -1 where it was not on tv
     recent_items: Int32  # (U, R) event n of the user is at n mod R, as the next one
     recent_times: Int64  # (U, R) ts_ms << TYPE_BITS | type
 
@@ -58,18 +61,23 @@ class EventColumns(NamedTuple):
     types: Int8
     ts_ms: Int64
     weights: Float32
+    quarters: Int8
     ids: UInt8
     id_starts: Int64
     id_ends: Int64
 
 
 class FoldLimits(NamedTuple):
-    """Settings of the fold, milliseconds; `impression` is the type that consumes nothing."""
+    """Settings of the fold, milliseconds; `impression` is the type that consumes nothing.
+
+    `near` is how many quarters of an hour apart times of day on tv are the same, -1 for never.
+    """
 
     lateness_ms: int
     future_skew_ms: int
     session_gap_ms: int
     impression: int
+    near: int
 
 
 class FoldColumns(NamedTuple):
@@ -120,6 +128,15 @@ def _extend(rows: Int32, u: int, item: int) -> None:
 
 
 @inlined
+def _append_time(times: Int8, u: int, quarter: int) -> None:
+    """Move row `u` left and put `quarter` at its end."""
+    last = times.shape[1] - 1
+    for i in range(last):
+        times[u, np.uint64(i)] = times[u, np.uint64(i + 1)]
+    times[u, last] = quarter
+
+
+@inlined
 def _is_fresh(history: Int32, u: int, item: int) -> bool:
     width = history.shape[1]
     fresh = True
@@ -161,6 +178,7 @@ def _fetch(
         for j in range(0, users.history.shape[1], _LINE):
             total += users.history[u, j]
         total += users.history[u, users.history.shape[1] - 1] + users.seen[u, users.seen.shape[1] - 1]
+        total += users.times[u, 0] + users.times[u, users.times.shape[1] - 1]
         place = users.numbers[u, N_EVENTS] % users.recent_items.shape[1]
         total += users.recent_items[u, place] + users.recent_times[u, place]
         start = users.numbers[u, EVENT_ID] >> LENGTH_BITS
@@ -195,8 +213,8 @@ def fold_events(
         clock[WATERMARK] = max(clock[WATERMARK], ts_ms)
 
         out.rows[m] = i
-        for j in range(history.shape[1]):
-            out.history[m, j] = history[u, j]
+        quarter = int(events.quarters[i])
+        arrange(history, users.times, u, quarter, limits.near, out.history, m)
         newest = numbers[u, NEWEST_TS]
         new_session = newest < 0 or ts_ms - newest > limits.session_gap_ms
         if new_session:
@@ -211,6 +229,8 @@ def fold_events(
 
         if fresh:
             _extend(history, u, item)
+            _append_time(users.times, u, quarter)
+        users.time[u] = quarter
         if weight > 0:
             numbers[u, POSITIVE_TS] = ts_ms
         if events.types[i] != limits.impression and weight != 0:

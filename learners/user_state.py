@@ -31,6 +31,7 @@ from schemas.runs import EventBatch, Int8, Int32, Int64
 from schemas.texts import Texts
 
 from .dedup import Dedup
+from .household import NO_TIME, arrange_rows, quarters_of
 from .last_event_ids import LastEventIds
 from .signals import DEFAULT_SIGNALS, IMPRESSION, SignalTable, interest_weights
 from .state import copied, digest_arrays, digest_of, digest_texts, grown, id_hashes, taken
@@ -97,6 +98,8 @@ class PartitionState:
         Capacity of the interner.
     next_offset : int
         Where the log begins.
+    household_hours : float
+        Times of day on tv that are this near are the same viewer's; below 0 never. See `household`.
     signals : SignalTable
         What each event says of its item.
     dedup_window : int
@@ -130,6 +133,7 @@ class PartitionState:
         session_gap_ms: int,
         max_users: int = MAX_SLOTS,
         next_offset: int = 0,
+        household_hours: float = 2.5,
         signals: SignalTable = DEFAULT_SIGNALS,
     ) -> None:
         if not 0 <= partition < n_partitions:
@@ -138,7 +142,8 @@ class PartitionState:
         self.n_partitions = n_partitions
         self.users = Interner(capacity=max_users)
         self._signals = signals
-        self._limits = FoldLimits(lateness_ms, future_skew_ms, session_gap_ms, IMPRESSION)
+        near = -1 if household_hours < 0 else round(household_hours * 4)
+        self._limits = FoldLimits(lateness_ms, future_skew_ms, session_gap_ms, IMPRESSION, near)
         self._clock = np.array([next_offset, -1], dtype=np.int64)
         self._dedup = Dedup(dedup_window)
         self._foreign: Bools = np.zeros(_FIRST_USERS, dtype=np.bool_)
@@ -148,6 +153,8 @@ class PartitionState:
             history=np.full((_FIRST_USERS, history), -1, dtype=np.int32),
             seen=np.full((_FIRST_USERS, seen), -1, dtype=np.int32),
             numbers=_unknown_numbers(_FIRST_USERS),
+            times=np.full((_FIRST_USERS, history), NO_TIME, dtype=np.int8),
+            time=np.full(_FIRST_USERS, NO_TIME, dtype=np.int8),
             recent_items=np.full((_FIRST_USERS, RECENT), -1, dtype=np.int32),
             recent_times=np.full((_FIRST_USERS, RECENT), -1, dtype=np.int64),
         )
@@ -196,8 +203,14 @@ class PartitionState:
         return self._event_ids.texts(self._columns.numbers[users, EVENT_ID])
 
     def contexts(self, users: Int32) -> Int32:
-        """Newest fresh positives of local `users` (B,), as in `Contexts.history`; (B, H) copy."""
-        return self._columns.history[users]
+        """Newest fresh positives of local `users` (B,), as in `Contexts.history`; (B, H) copy.
+
+        Of who was last seen on tv, arranged for that time of day: see `learners.household`.
+        """
+        columns = self._columns
+        rows: Int32 = np.empty((len(users), columns.history.shape[1]), dtype=np.int32)
+        arrange_rows(columns.history, columns.times, users, columns.time, self._limits.near, rows)
+        return rows
 
     def seen_rows(self, users: Int32) -> Int32:
         """Newest consumed items of local `users` (B,), -1 padded; (B, S) copy."""
@@ -247,6 +260,7 @@ class PartitionState:
             types=batch.types,
             ts_ms=batch.ts_ms,
             weights=weights,
+            quarters=quarters_of(batch.ts_ms, batch.surfaces),
             ids=ids.data,
             id_starts=ids.starts,
             id_ends=ids.ends,
@@ -346,6 +360,9 @@ class PartitionState:
             )
         clock = taken(arrays, "clock", self._clock, rows=2)
         users = Interner.restored(arrays, capacity=self.users.capacity, prefix="user_")
+        if "times" not in arrays:  # a release before this one wrote it
+            none = {name: getattr(self._columns, name)[:0] for name in ("times", "time")}
+            arrays = dict(arrays) | {name: grown(array, len(users), NO_TIME) for name, array in none.items()}
         columns = UserColumns(
             **{
                 name: taken(arrays, name, column, rows=len(users))

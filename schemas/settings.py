@@ -212,6 +212,10 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[int, Meta(ge=8, le=4096)],
         Meta(description="consumed items kept a user and left out of lists"),
     ] = 128
+    household_hours: Annotated[
+        Annotated[float, Meta(ge=-1, le=12)],
+        Meta(description="times of day on tv so near are one viewer's, hours; below 0 it has but one"),
+    ] = 2.5
     transition_width: Annotated[
         Annotated[int, Meta(ge=4, le=512)], Meta(description="neighbours kept an item")
     ] = 64

@@ -186,6 +186,7 @@ class Holdings:
             session_gap_ms=worker.session_gap_ms,
             max_users=max(1, learner.max_users // n),
             next_offset=start,
+            household_hours=learner.household_hours,
             signals=self._signals,
         )
 
