@@ -35,6 +35,9 @@ INITIAL_WEIGHTS: Final = (
     0.20, 0.10,
     0.10, 0.30, 0.30, 0.10,
     0.00, 0.00, 0.00, 0.00,
+    0.00, 0.00, 0.00, 0.00,
+    0.00, 0.00, 0.00, 0.00, 0.00, 0.00,
+    0.00, 0.00, 0.00, 0.00,
 )  # fmt: skip
 """In the order of the features; what is popular leads until something else has been learned."""
 

@@ -1,19 +1,7 @@
-"""Compiled candidates of the mixture (`learners.mixture`) and their features; plain arrays only.
+"""Compiled candidates of the mixture (`learners.mixture`); plain arrays only.
 
-A candidate's features are zero where a source knows nothing::
-
-    x0..x2   = log(1 + s_c / 1e-4)         transitions, c = next, forward, backward
-    x3..x7   = log(1 + share_h / 1e-5)     popularity at five half-lives
-    x8       = log(N p_emb)                embedding probability against a uniform draw (N with support)
-    x9       = x8 log(1 + support) / 4
-    x10      = log(1 + s / 1e-3)           co-occurrence
-    x11      = s / max s                   co-occurrence against the best of the user's
-    x12      = 4 s                         EASE, within [-8, 8]
-    x13      = log(1 + max(s, 0) / 1e-2)   EASE
-    x14      = 1 if the item is in the user's history
-    x15      = 1 / (1 + age)               age: items since it was last there (1 for the newest)
-    x16      = x0 x2 / 10
-    x17      = log(1 + times)              how often it is there
+What each source knows of the items near a user's history is summed, about the best of each source
+become candidates, and `mixture_features` describes them.
 
 Scores of a source are summed over all items in `Sums.total`, whose entries are zero but for those
 in `Sums.found`; they are cleared before the next user.
@@ -29,25 +17,28 @@ from numba import njit
 from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Float64, Int32, Int64
 
-from .blend_kernels import BLOCKED, Bools, Rows, bucket_of, dot, length_of, log32
+from .blend_kernels import BLOCKED, Bools, Rows, bucket_of, length_of
 from .blend_select import low_bound, padded
+from .mixture_features import (
+    N_HALF_LIVES,
+    N_SOURCES,
+    PER_LINE,
+    Embedded,
+    Sums,
+    fill_embedded,
+    fill_history,
+    fill_newest,
+    fill_popular,
+    fill_products,
+    fill_sums,
+)
 from .neighbour_rows import NeighbourRows
 from .prefetch import prefetch
 
-N_SOURCES: Final = 18
-"""Features."""
-N_HALF_LIVES: Final = 5
-
-PER_LINE: Final = 16
-"""Numbers of four bytes in a cache line."""
-AHEAD: Final = 4
-"""Candidates between asking for a vector and reading it."""
+__all__ = ["N_HALF_LIVES", "N_SOURCES", "Counted", "Embedded", "Gathered", "Room", "gather_users"]
 
 _BASE_BITS: Final = 16
 _LAST_STAMP: Final = 32_767
-
-_PER_MOVE: Final = np.float32(1e4)
-_PER_SHARE: Final = np.float32(1e5)
 
 
 class Counted(NamedTuple):
@@ -57,17 +48,6 @@ class Counted(NamedTuple):
     per_total: Float64  # (H,) 1 / total
     tops: Int32  # (T, P) popular items, best first by some half-life, -1 padded
     n_tops: int  # how many to take of each row but the last, which only fills up
-
-
-class Embedded(NamedTuple):
-    """The encoder's part for B users; `matrix` has no rows where it has learned nothing."""
-
-    vectors: Float32  # (B, d)
-    matrix: Float32  # (N, d)
-    support: Int32  # (N,)
-    top: Int32  # (B, M) candidates, -1 padded
-    log_z: Float32  # (B,) log sum exp of the logits over the items with support
-    log_n: float  # log of how many those are
 
 
 class Room(NamedTuple):
@@ -281,90 +261,6 @@ def highest(n: int, keys: Float32) -> np.float32:
     return most
 
 
-@inlined
-def log_row(count: int, per: np.float32, row: Float32) -> None:
-    """Turn the first `count` values v of a row into log(1 + max(v, 0) per), as vector code."""
-    for c in range(count):
-        row[c] = log32(np.float32(1.0) + max(row[c], np.float32(0.0)) * per)
-
-
-@kernel
-def fill_sums(count: int, ids: Int32, most_near: np.float32, norm: Float32, room: Room, x: Float32) -> None:
-    """Features of transitions, co-occurrence and EASE of all candidates."""
-    moves, near, linear = room.moves, room.near, room.linear
-    x0, x1, x2, x16 = x[0], x[1], x[2], x[16]
-    x10, x11, x12, x13 = x[10], x[11], x[12], x[13]
-    for c in range(count):
-        b = ids[c]
-        x0[c], x1[c], x2[c] = moves[b, 0], moves[b, 1], moves[b, 2]
-        x10[c] = near[b] * norm[b] if b < len(norm) else np.float32(0.0)
-        x12[c] = linear[b]
-    for c in range(count):
-        x11[c] = x10[c] / most_near
-        x13[c] = x12[c]
-        x12[c] = min(max(np.float32(4.0) * x12[c], np.float32(-8.0)), np.float32(8.0))
-    for row in (x0, x1, x2):
-        log_row(count, _PER_MOVE, row)
-    log_row(count, np.float32(1e3), x10)
-    log_row(count, np.float32(1e2), x13)
-    for c in range(count):
-        x16[c] = x0[c] * x2[c] * np.float32(0.1)
-
-
-@kernel
-def fill_popular(count: int, ids: Int32, counts: Float64, per_total: Float64, x: Float32) -> None:
-    """Features of popularity of all candidates."""
-    for f in range(counts.shape[1]):
-        row, per = x[3 + f], per_total[f]
-        for c in range(count):
-            b = ids[c]
-            row[c] = np.float32(counts[b, f] * per) if b < len(counts) else np.float32(0.0)
-        log_row(count, _PER_SHARE, row)
-
-
-@kernel
-def fill_embedded(
-    i: int, count: int, with_embedding: bool, ids: Int32, embedded: Embedded, x: Float32, logit: Float32
-) -> None:
-    """Features of the encoder of all candidates of user row `i`; unknown items count as uniform."""
-    matrix, support = embedded.matrix, embedded.support
-    x8, x9, zero = x[8], x[9], np.float32(0.0)
-    if not with_embedding:
-        for c in range(count):
-            logit[c] = x8[c] = x9[c] = zero
-        return
-    vector, shift = embedded.vectors[i], np.float32(embedded.log_n - embedded.log_z[i])
-    for c in range(count):
-        if c + AHEAD < count and ids[c + AHEAD] < len(matrix):
-            coming = matrix[ids[c + AHEAD]]
-            for k in range(0, len(coming), PER_LINE):
-                prefetch(coming, k)
-        b = ids[c]
-        known = b < len(matrix)
-        logit[c] = dot(vector, matrix[b]) if known else zero
-        x8[c] = logit[c] + shift if known else zero
-        x9[c] = np.float32(support[b]) if known else zero
-    log_row(count, np.float32(1.0), x9)
-    for c in range(count):
-        x9[c] *= x8[c] * np.float32(0.25)
-
-
-@kernel
-def fill_history(count: int, past: Int32, n: int, base: int, slot: Int32, x: Float32) -> None:
-    """Features of what the user did before."""
-    h, one = len(past), np.float32(1.0)
-    x14, x15, x17 = x[14], x[15], x[17]
-    for c in range(count):
-        x14[c] = x15[c] = x17[c] = np.float32(0.0)
-    for p in range(h - n, h):  # oldest first: the newest visit decides
-        c = slot[past[p]] - base if past[p] < len(slot) else -1
-        if 0 <= c < BLOCKED:
-            x14[c] = one
-            x15[c] = one / np.float32(h - p)
-            x17[c] += one
-    log_row(count, one, x17)
-
-
 @kernel
 def clear_sums(n_moved: int, n_near: int, n_linked: int, room: Room) -> None:
     """Forget the sums of this user."""
@@ -434,10 +330,12 @@ def gather_users(
             if count >= least:
                 break
             count = open_item(tops[len(tops) - 1, p], count, withdrawn, base, slot, ids)
-        fill_sums(count, ids, most_near, near_norm, room, x)
+        fill_sums(count, ids, most_near, near_norm, Sums(room.moves, room.near, room.linear), x)
         fill_popular(count, ids, counted.counts, counted.per_total, x)
         fill_embedded(i, count, with_embedding, ids, embedded, x, out.logit[i])
         fill_history(count, past, n, base, slot, x)
+        fill_newest(count, past, n, rows, near_rows, base, slot, x)
+        fill_products(count, x)
         clear_sums(n_moved, n_near, n_linked, room)
         out.filled[i] = count
         out.bucket[i] = bucket_of(n)

@@ -178,8 +178,11 @@ def write_lists(
             for f in range(3, 3 + N_HALF_LIVES):
                 popular += w[f] * x[f, c]
             moved = w[0] * x[0, c] + w[1] * x[1, c] + w[2] * x[2, c] + w[16] * x[16, c]
+            moved += w[18] * x[18, c] + w[19] * x[19, c] + w[20] * x[20, c]
+            moved += w[22] * x[22, c] + w[23] * x[23, c] + w[28] * x[28, c] + w[30] * x[30, c]
             near = w[10] * x[10, c] + w[11] * x[11, c] + w[12] * x[12, c] + w[13] * x[13, c]
-            learned = w[8] * x[8, c] + w[9] * x[9, c]
+            near += w[24] * x[24, c] + w[25] * x[25, c] + w[29] * x[29, c]
+            learned = w[8] * x[8, c] + w[9] * x[9, c] + w[21] * x[21, c] + w[31] * x[31, c]
             source, most = POPULARITY, popular
             if learned > 0.0 and learned >= most:
                 source, most = EMBEDDING, learned
