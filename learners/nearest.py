@@ -1,7 +1,7 @@
 """The best of all items for many users: one matrix product and a selection, in chunks.
 
-The compiled selection cuts a row into blocks: the k-th best of the blocks' maxima is a floor that at
-least k scores reach, and only those few are put in order. It takes half the time of `torch.topk`,
+The compiled selection finds a floor that at least k scores reach (`low_bound`), and puts only those few
+in order. It takes half the time of `torch.topk`,
 which does it on a GPU. Among equal scores any may come first, but on the CPU it is the first.
 """
 
@@ -17,13 +17,10 @@ from torch import Tensor
 from schemas.runs import Float32, Int32
 
 from .blend_kernels import exp32
-from .blend_select import count_above, padded
+from .blend_select import count_above, low_bound, padded
 
 SCORES_AT_ONCE: Final = 1 << 18
 """Scores held at a time: 1 MB, so that they stay in the cache."""
-
-_BLOCK: Final = 32
-"""Scores in a block: more blocks cost, fewer leave more to sort."""
 
 
 class Ranked(NamedTuple):
@@ -77,38 +74,28 @@ def best_items(vectors: Tensor, matrix: Tensor, closed: Tensor, k: int, *, norma
     return Ranked(items, logits, log_z)
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})
+@njit(nogil=True, cache=True, fastmath={"nsz", "reassoc"})
 def _select(scores: Float32, items: Int32, logits: Float32) -> None:
     n, k = scores.shape[1], min(items.shape[1], scores.shape[1])
     if k == 0:
         return
-    width = min(max(n // (2 * k), 1), _BLOCK)
-    n_blocks = n // width  # the rest of the row belongs to the last block
-    best = np.empty(n_blocks, dtype=np.float32)
-    found = np.empty(n, dtype=np.int32)
+    values = np.empty(padded(n), dtype=np.float32)
     keys = np.empty(padded(n), dtype=np.float32)
+    best = np.empty(padded(k), dtype=np.float32)
+    found = np.empty(n, dtype=np.int32)
     above, taken = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+    values[n:] = -np.inf
     for b in range(scores.shape[0]):
-        row = scores[b]
-        for block in range(n_blocks):
-            end = n if block == n_blocks - 1 else (block + 1) * width
-            top = row[block * width]
-            for i in range(block * width, end):
-                top = max(top, row[i])
-            best[block] = top
-        floor = np.partition(best, n_blocks - k)[n_blocks - k]
+        values[:n] = scores[b]
+        floor = low_bound(n, k, values, best) if n > padded(k) else np.float32(-np.inf)
         count = 0
-        for block in range(n_blocks):
-            if best[block] >= floor:
-                for i in range(block * width, n if block == n_blocks - 1 else (block + 1) * width):
-                    if row[i] >= floor:
-                        found[count] = i
-                        keys[count] = row[i]
-                        count += 1
+        for i in range(n):  # without a branch: the place is written again until something is kept
+            found[count] = i
+            keys[count] = values[i]
+            count += 1 if values[i] >= floor else 0
         # Counting who is above is quicker than a sort while they are few; many are, where many tie.
         if count <= 4 * k:
-            for i in range(count, padded(count)):
-                keys[i] = -np.inf
+            keys[count : padded(count)] = -np.inf
             count_above(count, keys, above)
             taken[:count] = 0
             for i in range(count):
