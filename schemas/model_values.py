@@ -64,6 +64,8 @@ class ItemValue(ModelValue, kw_only=True):
     visits: Annotated[float, Meta(description="visits that co-occurrence counted")] = 0.0
     linear: Annotated[bytes, _array("int32 (E,) item slots of the EASE row")] = b""
     linear_weights: Annotated[bytes, _array("float32 (E,)")] = b""
+    heat: Annotated[bytes, _array("float64 (2,) decayed joins and leaves of a live room")] = b""
+    heat_ts_ms: Annotated[int, Meta(description="event time that they are decayed to, -1 for no room")] = -1
 
 
 class UserValue(ModelValue, kw_only=True):
@@ -99,6 +101,7 @@ class ModelShape(Struct, frozen=True, kw_only=True):
     embeddings: bool
     dim: int
     seed: int
+    live_half_life_min: float = 5.0
 
 
 class HeadPosition(Struct, frozen=True, kw_only=True):

@@ -216,6 +216,9 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[float, Meta(ge=-1, le=12)],
         Meta(description="times of day on tv so near are one viewer's, hours; below 0 it has but one"),
     ] = 2.5
+    live_half_life_min: Annotated[
+        Annotated[float, Meta(ge=0.1, le=1_440)], Meta(description="half-life of a live room's heat, minutes")
+    ] = 5.0
     transition_width: Annotated[
         Annotated[int, Meta(ge=4, le=512)], Meta(description="neighbours kept an item")
     ] = 64
@@ -248,6 +251,10 @@ class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ttl_ms: Annotated[PositiveInt, Meta(description="consumers should treat an older list as stale, ms")] = (
         3_600_000
     )
+    live_exploration: Annotated[
+        Annotated[float, Meta(ge=0, le=1_000)],
+        Meta(description="heat that every open room is given in the draw of a list's room"),
+    ] = 0.5
     exclude_seen: Annotated[bool, Meta(description="leave out what the user consumed")] = True
     follow_model: Annotated[
         str | None, Meta(description="model that a separate ranker follows; default worker.model_name")

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDING", "POPULARITY", "SOURCES", "TRANSITIONS", "Ranked", "Ranker"]
 
-SOURCES: Final = ("transitions", "embedding", "popularity", "neighbours")
+SOURCES: Final = ("transitions", "embedding", "popularity", "neighbours", "exploration")
+EXPLORATION: Final = SOURCES.index("exploration")
 """Names by code of `Ranked.sources`."""
 
 N_LAST: Final = 8
@@ -65,14 +66,15 @@ class Ranked(Struct, kw_only=True):
     scores: Float32  # (B, k) gate score
     relevance: Float32  # (B, k)
     sources: Int8  # (B, k) index into SOURCES: what contributed most
+    propensities: Float32 | None = None  # (B, k) probability of being shown here; None for 1 throughout
     reasons: Int32  # (B, k) history item that transitions or neighbours came from, else -1
 
     def first(self, k: int) -> Ranked:
         """The first `k` places of every list; itself when it has no more."""
         if self.items.shape[1] <= k:
             return self
-        names = self.__struct_fields__
-        return Ranked(**{name: np.ascontiguousarray(getattr(self, name)[:, :k]) for name in names})
+        held = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Ranked(**{name: np.ascontiguousarray(a[:, :k]) for name, a in held.items() if a is not None})
 
 
 class ItemLists:

@@ -50,8 +50,10 @@ MAX_DIGITS: Final = 20
     POPULAR,
     DOT,
     OFFSET,
+    EXPLORE,
+    AFTER_EXPLORE,
     N_TEXTS,
-) = range(20)
+) = range(22)
 
 
 class Fragments(NamedTuple):
@@ -68,6 +70,7 @@ class ListColumns(NamedTuple):
     relevance: Float32
     sources: Int8
     reasons: Int32
+    propensities: Float32  # (B, k), or (0, 0) for 1 throughout; told of what was explored
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -168,6 +171,17 @@ def put_number(out: UInt8, p: int, value: int, digits: UInt8) -> int:
     return p + n
 
 
+@njit(nogil=True, cache=True, inline="always")
+def put_ratio(out: UInt8, p: int, ratio: np.float32) -> int:
+    """Four decimals of a number in (0, 1)."""
+    n = min(max(int(ratio * np.float64(10000.0) + 0.5), 1), 9999)
+    out[p] = ZERO + n // 1000
+    out[p + 1] = ZERO + n // 100 % 10
+    out[p + 2] = ZERO + n // 10 % 10
+    out[p + 3] = ZERO + n % 10
+    return p + 4
+
+
 @njit(nogil=True, cache=True)
 def write_snapshots(
     out: UInt8,
@@ -189,6 +203,7 @@ def write_snapshots(
     ud, ue = users.data, users.ends
     ed, ee = events.data, events.ends
     items, relevance, sources, reasons = lists.items, lists.relevance, lists.sources, lists.reasons
+    propensities = lists.propensities
     digits = np.empty(MAX_DIGITS, dtype=np.uint8)
     p = 0
     for i in range(len(offsets)):
@@ -224,12 +239,7 @@ def write_snapshots(
             p = put(out, p, td, te[ITEM], te[ITEM + 1])
             p = put(out, p, idd, ide[b], ide[b + 1])
             p = put(out, p, td, te[SCORE], te[SCORE + 1])
-            score = min(max(int(relevance[i, j] * np.float64(10000.0) + 0.5), 1), 9999)
-            out[p] = ZERO + score // 1000
-            out[p + 1] = ZERO + score // 100 % 10
-            out[p + 2] = ZERO + score // 10 % 10
-            out[p + 3] = ZERO + score % 10
-            p += 4
+            p = put_ratio(out, p, relevance[i, j])
             why = reasons[i, j]
             if sources[i, j] == 0 and why >= 0:
                 p = put(out, p, td, te[BECAUSE], te[BECAUSE + 1])
@@ -239,6 +249,10 @@ def write_snapshots(
                 p = put(out, p, td, te[BECAUSE_NEAR], te[BECAUSE_NEAR + 1])
                 p = put(out, p, idd, ide[why], ide[why + 1])
                 p = put(out, p, td, te[AFTER_BECAUSE], te[AFTER_BECAUSE + 1])
+            elif sources[i, j] == 4:
+                p = put(out, p, td, te[EXPLORE], te[EXPLORE + 1])
+                p = put_ratio(out, p, propensities[i, j] if len(propensities) else np.float32(1.0))
+                p = put(out, p, td, te[AFTER_EXPLORE], te[AFTER_EXPLORE + 1])
             elif sources[i, j] == 1:
                 p = put(out, p, td, te[TASTE], te[TASTE + 1])
             else:

@@ -150,8 +150,8 @@ class SnapshotEncoder:
     ) -> Encoded:
         """Snapshots of B users, in their order; 0.8 microseconds each.
 
-        ``snapshot_id`` is ``{user_id}.{partition}.{publish sequence}``; a score has four decimals
-        and stays within 0.0001 and 0.9999; places of -1 are left out.
+        ``snapshot_id`` is ``{user_id}.{partition}.{publish sequence}``; a score, and the propensity of
+        what was explored, has four decimals and stays within 0.0001 and 0.9999; places of -1 are left out.
 
         Parameters
         ----------
@@ -190,7 +190,8 @@ class SnapshotEncoder:
         if room + CHUNK > len(self._out):
             self._out = np.empty(room + room // 4 + SLACK, dtype=np.uint8)
         bounds = np.empty(n + 1, dtype=np.int64)
-        lists = ListColumns(ranked.items, ranked.relevance, ranked.sources, ranked.reasons)
+        propensities = np.zeros((0, 0), np.float32) if ranked.propensities is None else ranked.propensities
+        lists = ListColumns(ranked.items, ranked.relevance, ranked.sources, ranked.reasons, propensities)
         write_snapshots(
             self._out, bounds, texts, ids, users, events, lists, partitions, offsets, ts_ms, fallbacks,
             self._next_sequence,
@@ -236,6 +237,8 @@ class SnapshotEncoder:
             ',"source":"popularity","propensity":1.0,"reasons":[{"kind":"popular"}]}',
             ".",
             ',"offset":',
+            ',"source":"exploration","propensity":0.',
+            ',"reasons":[{"kind":"explore"}]}',
         ]
         encoded = [text.encode() for text in texts]
         ends = np.zeros(len(texts) + 1, dtype=np.int64)

@@ -13,7 +13,8 @@ from learners.state import grown, taken
 from schemas.errors import ContractError, StateError
 from schemas.interning import Interner
 from schemas.learner import Arrays
-from schemas.records import Item
+from schemas.records import Item, Surface
+from schemas.runs import Int32
 
 NEVER_MS = np.iinfo(np.int64).max
 
@@ -26,6 +27,7 @@ class ItemFacts(Struct, frozen=True, kw_only=True):
     category: str | None
     creator_id: str | None
     duration_ms: int | None
+    surface: Surface | None = None
 
 
 class Catalogue:
@@ -43,6 +45,8 @@ class Catalogue:
         self._any_expiry = False
         self._put: list[int] = []  # slots that may be unavailable now, and were not a moment ago
         self._looked_ms = -1
+        self._live = np.zeros(1024, dtype=np.bool_)
+        self._rooms: Int32 | None = None
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -68,7 +72,11 @@ class Catalogue:
             category=item.category,
             creator_id=item.creator_id,
             duration_ms=item.duration_ms,
+            surface=item.surface,
         )
+        if (item.surface == "live") != bool(self._live[slot]):
+            self._live[slot] = item.surface == "live"
+            self._rooms = None
         return slot
 
     def withdraw(self, item_id: str) -> int:
@@ -96,6 +104,20 @@ class Catalogue:
         self._grow(n)
         mask = self._withdrawn[:n]
         return mask | (self._expires_ms[:n] <= now_ms) if self._any_expiry else mask
+
+    def is_live(self, items: Int32) -> NDArray[np.bool_]:
+        """Which of `items`, any shape, are live rooms, open or not; -1 is none."""
+        known = (items >= 0) & (items < len(self._live))
+        live: NDArray[np.bool_] = known & self._live[np.where(known, items, 0)]
+        return live
+
+    def rooms(self, now_ms: int) -> Int32:
+        """Slots of the live rooms that are open; 5 nanoseconds each."""
+        if self._rooms is None:
+            self._rooms = np.flatnonzero(self._live).astype(np.int32)
+        rooms = self._rooms
+        is_open: Int32 = rooms[~self._withdrawn[rooms] & (self._expires_ms[rooms] > now_ms)]
+        return is_open
 
     def ended(self, now_ms: int) -> NDArray[np.bool_] | None:
         """Mask of items that became unavailable since the last call, None where none did.
@@ -159,6 +181,9 @@ class Catalogue:
         self._facts = dict(zip(slots, facts, strict=True))
         self._withdrawn, self._expires_ms = withdrawn, expires_ms
         self._any_expiry = bool((expires_ms != NEVER_MS).any())
+        self._live = np.zeros(max(n, 1024), dtype=np.bool_)
+        self._live[[slot for slot, facts in self._facts.items() if facts.surface == "live"]] = True
+        self._rooms = None
 
     def _slot(self, item_id: str) -> int:
         slot = self._items.get(item_id)
@@ -173,3 +198,4 @@ class Catalogue:
     def _grow(self, n: int) -> None:
         self._withdrawn = grown(self._withdrawn, n)
         self._expires_ms = grown(self._expires_ms, n, NEVER_MS)
+        self._live = grown(self._live, n)

@@ -172,6 +172,7 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
         {f"worker.{name}": getattr(worker, name) for name in names}
         | {
             "learner.transition_half_life_h": settings.learner.transition_half_life_h,
+            "learner.live_half_life_min": settings.learner.live_half_life_min,
             "learner.household_hours": settings.learner.household_hours,
             "learner.max_items": settings.learner.max_items,
             "learner.max_users": settings.learner.max_users,

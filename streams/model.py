@@ -28,6 +28,7 @@ from schemas.learner import Arrays, Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
 from schemas.runs import Float32, Int32
 from schemas.settings import LearnerSettings, RankerSettings
+from serving.rooms import Rooms
 
 from .catalogue import Catalogue
 from .model_parts import build_parts
@@ -76,6 +77,7 @@ class Model:
             learner, ranker, list_size=max(ranker.list_size, MOST_PLACES), device=learner.device
         )
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
+        self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
         self.ranker, self.device = parts.ranker, parts.device
         self.markov = FirstOrderMarkov(max_items=learner.max_items)
@@ -108,6 +110,7 @@ class Model:
         Without `reports` nothing is scored for the board; what is learned is the same, bit by bit.
         """
         learned = Learned()
+        self.heat.learn_many(batch)  # a leave tells of the room though it may say nothing of a taste
         evidence = is_evidence(batch.types, batch.weight)
         if not evidence.all():
             batch = rows_of(batch, np.flatnonzero(evidence))
@@ -172,6 +175,11 @@ class Model:
         """What the catalogue says, by slot of user state: the slots are the same."""
         return self.catalogue
 
+    def rooms(self, now_ms: int) -> Rooms:
+        """Live rooms that are open, and their heat."""
+        slots = self.catalogue.rooms(now_ms)
+        return Rooms(slots, slots, self.heat.at(slots, now_ms))
+
     def state_slots(self, items: Int32) -> Int32:
         """Slots of user state of listed `items`: the same."""
         return items
@@ -235,7 +243,7 @@ class Model:
             interner.intern_texts(found.texts())
         for learner in self._learners():
             own = _below(arrays, learner.name)
-            if own or learner is not self.markov:  # the baseline may have been off
+            if own or learner not in (self.markov, self.heat):  # the one may have been off, the other is new
                 learner.restore(own)
         self.catalogue.restore(_below(arrays, "catalogue"))
         try:
@@ -258,7 +266,7 @@ class Model:
 
     def _learners(self) -> list[Any]:
         """Every learner with state; the gate has no predict of its own."""
-        found: list[Any] = [*self._counters, *self._stepped, self.gate]
+        found: list[Any] = [*self._counters, self.heat, *self._stepped, self.gate]
         return found if self.embeddings is None else [*found, self.embeddings]
 
     def popular(self, limit: int, withdrawn: Bools) -> tuple[Int32, Float32]:

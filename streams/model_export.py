@@ -12,6 +12,7 @@ from learners.blend import Gate
 from learners.cooccurrence import Cooccurrence
 from learners.ease import Ease
 from learners.embeddings import Embeddings
+from learners.heat import RoomHeat
 from learners.mixture import Mixture
 from learners.popularity import Popularity
 from learners.transitions import Transitions
@@ -35,6 +36,7 @@ from schemas.topics import ModelTopics
 GATE = "gate"
 TRANSITIONS = "transitions"
 POPULARITY = "popularity"
+HEAT = "heat"
 EMBEDDINGS = "embeddings"
 COOCCURRENCE = "cooccurrence"
 EASE = "ease"
@@ -55,6 +57,7 @@ class Parts(Protocol):
     users: Interner
     transitions: Transitions
     popularity: Popularity
+    heat: RoomHeat
     embeddings: Embeddings | None
     cooccurrence: Cooccurrence | None
     ease: Ease | None
@@ -77,6 +80,7 @@ class Exported(Struct, frozen=True, kw_only=True):
     item_ids: Sequence[str]
     transitions: Arrays
     popularity: Arrays
+    heat: Arrays
     embeddings: Arrays | None
     cooccurrence: Arrays | None
     ease: Arrays | None
@@ -98,6 +102,7 @@ def export_model(model: Parts, items: Int32, users: Int32, stamp: Stamp) -> Expo
         GATE: model.gate.export_dense(),
         TRANSITIONS: model.transitions.export_dense(),
         POPULARITY: model.popularity.export_dense(),
+        HEAT: model.heat.export_dense(),
     }
     if embeddings is not None:
         dense[EMBEDDINGS] = embeddings.export_dense()
@@ -111,6 +116,7 @@ def export_model(model: Parts, items: Int32, users: Int32, stamp: Stamp) -> Expo
         item_ids=[item_id(item) for item in items.tolist()],
         transitions=model.transitions.export_rows(items),
         popularity=model.popularity.export_rows(items),
+        heat=model.heat.export_rows(items),
         embeddings=None if embeddings is None else embeddings.export_rows(items),
         cooccurrence=None if near is None else near.export_rows(items),
         ease=None if linear is None else linear.export_rows(items),
@@ -145,6 +151,7 @@ def _items(exported: Exported, topic: str) -> Iterator[ModelRecord]:
     embedded = exported.embeddings
     held = [False] * len(filled) if embedded is None else embedded["held"].tolist()
     support = [0] * len(filled) if embedded is None else embedded["support"].tolist()
+    heated = exported.heat["times"].tolist()
     near, linear = exported.cooccurrence, exported.ease
     n_near = [0] * len(filled) if near is None else near["filled"].tolist()
     n_linear = [0] * len(filled) if linear is None else np.count_nonzero(linear["w"], axis=1).tolist()
@@ -162,6 +169,8 @@ def _items(exported: Exported, topic: str) -> Iterator[ModelRecord]:
             row_sums=packed(rowsum[i]),
             references_ms=packed(popularity["references"][i]),
             counts=packed(popularity["counts"][i]),
+            heat=packed(exported.heat["counts"][i]) if heated[i] >= 0 else b"",
+            heat_ts_ms=heated[i],
             vector=packed(embedded["vector"][i]) if embedded is not None and held[i] else None,
             support=support[i],
             near=b"" if near is None else packed(near["nbr"][i, : n_near[i]]),

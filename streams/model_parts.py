@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from learners.blend import Gate
+from learners.heat import RoomHeat
 from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.settings import LearnerSettings, RankerSettings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from learners.mixture import Mixture
     from serving.recommender import Recommender
 
+MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000
 
 
@@ -27,6 +29,7 @@ class Parts(Struct, kw_only=True):
 
     transitions: Transitions
     popularity: Popularity
+    heat: RoomHeat
     gate: Gate | Mixture
     embeddings: Embeddings | None = None
     cooccurrence: Cooccurrence | None = None
@@ -74,10 +77,11 @@ def build_parts(
     )
     lives = half_lives_of(learner.embeddings, learner.popularity_half_lives_h)
     popularity = Popularity(tuple(hours * HOUR_MS for hours in lives), max_items=learner.max_items)
+    heat = RoomHeat(learner.live_half_life_min * MINUTE_MS, max_items=learner.max_items)
     if not learner.embeddings:
         gate = Gate()
         sparse = Ranker(transitions, popularity, gate, list_size=list_size, exclude_seen=ranker.exclude_seen)
-        return Parts(transitions=transitions, popularity=popularity, gate=gate, ranker=sparse)
+        return Parts(transitions=transitions, popularity=popularity, heat=heat, gate=gate, ranker=sparse)
     # torch loads here: seconds, and only if wanted.
     from learners.blend_kernels import NEVER_AGAIN
     from learners.cooccurrence import Cooccurrence
@@ -114,6 +118,7 @@ def build_parts(
     return Parts(
         transitions=transitions,
         popularity=popularity,
+        heat=heat,
         gate=mixture,
         embeddings=embeddings,
         cooccurrence=cooccurrence,

@@ -199,6 +199,7 @@ class ModelPublisher:
         for learner in (
             model.transitions,
             model.popularity,
+            model.heat,
             model.embeddings,
             model.cooccurrence,
             model.ease,

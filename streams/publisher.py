@@ -17,6 +17,7 @@ from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 from serving.ranking import Ranked
+from serving.rooms import Rooms, place_rooms
 from serving.snapshots import FALLBACK_COLD_USER, FALLBACK_NONE, FALLBACK_STALE_MODEL, SnapshotEncoder
 
 from .commits import CommitGate
@@ -45,6 +46,9 @@ class Availability(Protocol):
 class Endings(Availability, Protocol):
     """What may be listed, by slot of user state, and what has ended."""
 
+    def is_live(self, items: Int32) -> Bools:
+        """Which of `items`, any shape, are live rooms."""
+
     def ended(self, now_ms: int) -> Bools | None:
         """Mask of what became unavailable since the last call, None where nothing did."""
 
@@ -70,6 +74,9 @@ class ListModel(Protocol):
     @property
     def facts(self) -> Endings:
         """The same by slot of user state."""
+
+    def rooms(self, now_ms: int) -> Rooms:
+        """Live rooms that are open."""
 
     def state_slots(self, items: Int32) -> Int32:
         """Slots of user state of listed items, any shape."""
@@ -116,6 +123,7 @@ class Publisher:
         clock: Callable[[], float],
     ) -> None:
         self._refresh = RefreshInterval(settings.worker.refresh_interval_ms / 1000)
+        self._exploration = settings.ranker.live_exploration
         self._list_size = settings.ranker.list_size
         self._topic = topic_names(settings.kafka.prefix).recommendations
         self._model_name = settings.worker.model_name
@@ -244,6 +252,11 @@ class Publisher:
             seen = np.concatenate([d.part.state.seen_rows(d.told.users) for d in due])
             withdrawn = self._model.catalogue.unavailable(contexts.now_ms)
             ranked = self._model.ranker.rank(contexts, seen, withdrawn).first(self._list_size)
+            offsets = np.concatenate([d.part.state.last_offset[d.told.users] for d in due])
+            wanted = np.asarray(self._model.facts.is_live(contexts.history).any(axis=1))
+            if wanted.any():
+                rooms = self._model.rooms(contexts.now_ms)
+                place_rooms(ranked, rooms, wanted, seen, offsets, self._exploration)
             self.coverage.note(ranked.items, contexts.now_ms / 1000)
         with self._metrics.stage("encode"):
             cold = contexts.history[:, -1] < 0
@@ -253,7 +266,7 @@ class Publisher:
                 partition=np.repeat(
                     np.array([d.index for d in due], dtype=np.int32), [len(d.told.users) for d in due]
                 ),
-                offsets=np.concatenate([d.part.state.last_offset[d.told.users] for d in due]),
+                offsets=offsets,
                 event_ids=[d.part.state.last_event_texts(d.told.users) for d in due],
                 ts_ms=np.concatenate([d.part.state.last_ts_ms[d.told.users] for d in due]),
                 generated_at_ms=int(self._clock() * 1000),

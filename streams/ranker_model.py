@@ -19,6 +19,7 @@ from schemas.records import Item
 from schemas.runs import Int32
 from schemas.settings import Settings
 from serving.ranking import Ranked
+from serving.rooms import Rooms
 
 from .catalogue import Catalogue
 from .replica import Replica
@@ -118,6 +119,14 @@ class RankerModel:
     def facts(self) -> Catalogue:
         """What the catalogue says, by slot of user state."""
         return self.names.facts
+
+    def rooms(self, now_ms: int) -> Rooms:
+        """Live rooms that are open and that the model has named, and their heat."""
+        slots = self.facts.rooms(now_ms)
+        items = self._translation.slots(slots)
+        named = (items >= 0) & (items < len(self.items))
+        slots, items = slots[named], items[named]
+        return Rooms(slots, items, self.replica.heat.at(items, now_ms))
 
     def state_slots(self, items: Int32) -> Int32:
         """Slots of user state of listed `items`."""

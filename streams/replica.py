@@ -18,7 +18,7 @@ from schemas.model_values import HeadValue
 from schemas.settings import LearnerSettings, RankerSettings
 from schemas.texts import texts_of
 
-from .model_export import COOCCURRENCE, EASE, EMBEDDINGS, GATE, POPULARITY, TRANSITIONS
+from .model_export import COOCCURRENCE, EASE, EMBEDDINGS, GATE, HEAT, POPULARITY, TRANSITIONS
 from .model_parts import build_parts
 from .staging import Staged
 
@@ -62,6 +62,7 @@ class Replica:
         self._n_slots = 0
         parts = build_parts(learner, self._ranker, list_size=self._ranker.list_size, device="cpu")
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
+        self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
         self.ranker = parts.ranker
 
@@ -83,6 +84,7 @@ class Replica:
         self._name(staged)
         self.transitions.import_rows(staged.items, staged.transitions)
         self.popularity.import_rows(staged.items, staged.popularity)
+        self.heat.import_rows(staged.items, staged.heat)
         if self.cooccurrence is not None and self.ease is not None:
             self.cooccurrence.import_rows(staged.items, staged.cooccurrence)
             self.ease.import_rows(staged.items, staged.ease)
@@ -98,6 +100,8 @@ class Replica:
             self.transitions.import_dense(dense[TRANSITIONS])
         if POPULARITY in dense:
             self.popularity.import_dense(dense[POPULARITY])
+        if HEAT in dense:
+            self.heat.import_dense(dense[HEAT])
         if COOCCURRENCE in dense and self.cooccurrence is not None:
             self.cooccurrence.import_dense(dense[COOCCURRENCE])
         if EASE in dense and self.ease is not None:

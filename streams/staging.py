@@ -42,6 +42,7 @@ class Staged(Struct, kw_only=True):
     item_ids: Sequence[str]
     transitions: Arrays
     popularity: Arrays
+    heat: Arrays
     embeddings: Arrays
     cooccurrence: Arrays
     ease: Arrays
@@ -147,6 +148,7 @@ class Stager:
             item_ids=[item.item_id for item in items],
             transitions=_transitions(items, self._shape.transition_width),
             popularity=_popularity(items, _n_lives(self._shape)),
+            heat=_heat(items),
             embeddings=_vectors(items, self._shape.dim),
             cooccurrence=_cooccurrence(items),
             ease=_ease(items),
@@ -207,6 +209,7 @@ def _check_item(item: ItemValue, shape: ModelShape) -> None:
     _check(len(item.weights) == 4 * CHANNELS * n, "weights", CHANNELS)
     _check(len(item.row_sums) == 4 * CHANNELS, "row_sums", CHANNELS)
     _check(len(item.counts) == len(item.references_ms) == 8 * n_lives, "counts", n_lives)
+    _check(len(item.heat) in (0, 16), "heat", 2)
     _check(len(item.near) == len(item.near_counts) <= 4 * NEAR_WIDTH, "near", NEAR_WIDTH)
     _check(len(item.linear) == len(item.linear_weights) <= 4 * LINEAR_WIDTH, "linear", LINEAR_WIDTH)
     _check(item.vector is None or len(item.vector) == 4 * shape.dim, "vector", shape.dim)
@@ -233,6 +236,14 @@ def _popularity(items: Sequence[ItemValue], n_lives: int) -> Arrays:
     return {
         "counts": unpacked(b"".join(item.counts for item in items), np.float64, n_lives),
         "references": unpacked(b"".join(item.references_ms for item in items), np.int64, n_lives),
+    }
+
+
+def _heat(items: Sequence[ItemValue]) -> Arrays:
+    none = bytes(16)
+    return {
+        "counts": unpacked(b"".join(item.heat or none for item in items), np.float64, 2),
+        "times": np.array([item.heat_ts_ms for item in items], dtype=np.int64),
     }
 
 

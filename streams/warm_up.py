@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from schemas.codec import encode_event, encode_item
 from schemas.hashing import partition_of
 from schemas.learner import Interactions
-from schemas.records import EVENT_TYPES, Event, Item
+from schemas.records import EVENT_TYPES, Event, Item, Surface
 from schemas.runs import RecordRun
 from schemas.settings import Settings
 from serving.metrics import WorkerMetrics
@@ -66,7 +66,10 @@ def warm_up(settings: Settings) -> float:
     core.assign(core.names.catalogue, 0, start=0, committed=None, end=0)
     core.assign(core.names.behaviour, 0, start=0, committed=None, end=0)
     now_ms = int(time.time() * 1000)
-    items = [Item(item_id=f"v{i}", tags=[f"t{i % 5}"]) for i in range(N_ITEMS)]
+    surfaces: tuple[Surface, ...] = ("live", "tv", "short_video")
+    items = [
+        Item(item_id=f"v{i}", tags=[f"t{i % 5}"], surface=surfaces[min(i // 4, 2)]) for i in range(N_ITEMS)
+    ]
     core.apply([_run(core.names.catalogue, [(item.item_id, encode_item(item)) for item in items], 0, now_ms)])
     offset = 0
     for size in (1, N_EVENTS, 7):  # one alone, many, few: the shapes that kernels see

@@ -14,6 +14,7 @@ from learners.blend import Gate
 from learners.cooccurrence import Cooccurrence
 from learners.ease import Ease
 from learners.embeddings import Embeddings
+from learners.heat import RoomHeat
 from learners.mixture import Mixture
 from learners.popularity import Popularity
 from learners.transitions import Transitions
@@ -29,6 +30,7 @@ MAKE: dict[str, Callable[[], Any]] = {
     # 64 half-lives pass several times in a batch: references move.
     "transitions": lambda: Transitions(8, half_life_ms=10.0 * MINUTE_MS),
     "popularity": lambda: Popularity((5.0 * MINUTE_MS, 20.0 * MINUTE_MS)),
+    "heat": lambda: RoomHeat(5.0 * MINUTE_MS),
     "cooccurrence": lambda: Cooccurrence(8, window=10),
     "ease": lambda: Ease(24, width=8),
     **{name: encoder(name) for name in ENCODERS},
@@ -36,6 +38,7 @@ MAKE: dict[str, Callable[[], Any]] = {
 FOR_READING = {
     "transitions": ("nbr", "w", "rowsum", "filled", "clock"),
     "popularity": ("counts", "totals", "references", "newest", "n_learned", "orders", "n_ordered"),
+    "heat": ("counts", "times"),
     "cooccurrence": ("nbr", "w", "counts", "filled"),
     "ease": ("nbr", "w"),
     "embeddings": ("item_values", "item_counts"),

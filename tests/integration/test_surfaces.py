@@ -229,3 +229,29 @@ def test_podcast_and_video_acts_meet_in_one_profile(platform: Platform) -> None:
     both = items(platform.lists["listener"])
     assert any("cooking" in item for item in both)
     assert any("car" in item for item in both)
+
+
+def test_who_watches_live_is_shown_the_room_where_people_are(platform: Platform) -> None:
+    """Two rooms: forty go into one; most lists of live viewers get it, and some the empty one."""
+    for room in ("full", "empty", "lobby"):
+        platform.put(Item(item_id=room, surface="live"))
+    for i in range(40):
+        platform.act(f"guest{i}", "full", "join", surface="live")
+    viewers = [f"viewer{i}" for i in range(40)]
+    for user in viewers:
+        platform.act(user, "lobby", "join", surface="live")
+    for user in viewers:
+        platform.act(user, "lobby", "leave", surface="live", watch_ms=1_000)
+    platform.told()
+    explored = [
+        (place["item_id"], place["propensity"])
+        for user in viewers
+        for place in platform.lists[user]["items"]
+        if place["source"] == "exploration"
+    ]
+    assert all(0 < propensity < 1 for _, propensity in explored)
+    for user in viewers:
+        assert "full" in items(platform.lists[user])
+    assert "empty" in {item for item, _ in explored} | set().union(
+        *(items(found) for found in platform.lists.values())
+    )

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event, encode_item
-from schemas.records import Event, EventType, Item
+from schemas.records import Event, EventType, Item, Surface
 from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
 from serving.metrics import WorkerMetrics
@@ -76,12 +76,14 @@ class World:
         )  # fmt: skip
         self.core.apply([run])
 
-    def put(self, item: str, expires_in_ms: int | None = None, *, withdraw: bool = False) -> None:
+    def put(
+        self, item: str, expires_in_ms: int | None = None, *, withdraw: bool = False, live: bool = False
+    ) -> None:
         """A catalogue message."""
         now_ms = int(self.now_s * 1000)
-        value = encode_item(
-            Item(item_id=item, expires_ts_ms=None if expires_in_ms is None else now_ms + expires_in_ms)
-        )
+        expires_ts_ms = None if expires_in_ms is None else now_ms + expires_in_ms
+        surface: Surface | None = "live" if live else None
+        value = encode_item(Item(item_id=item, expires_ts_ms=expires_ts_ms, surface=surface))
         offset = self.core.shelves[0].next_offset
         run = RecordRun(
             topic=self.core.names.catalogue, partition=0, keys=[item.encode()],
@@ -199,3 +201,41 @@ def test_a_restart_takes_back_what_ended_meanwhile() -> None:
     assert {found["user_id"] for found in later.sink.snapshots} == {"alice", "bob"}
     assert not later.listed("bob") & {"room"}
     assert later.last("bob")["knows"] == world.last("bob")["knows"]
+
+
+def test_who_watches_live_gets_a_room_that_nobody_has_joined_yet() -> None:
+    world = World()
+    for room in ("room-1", "room-2", "over"):
+        world.put(room, 1_000 if room == "over" else 60_000, live=True)
+    world.hear("alice", "room-1", "join")
+    world.hear("bob", "v1")
+    world.now_s += 2
+    world.core.tick()
+    (explored,) = [place for place in world.last("alice")["items"] if place["source"] == "exploration"]
+    assert explored["item_id"] == "room-2"
+    assert explored["reasons"] == [{"kind": "explore"}]
+    share = explored["propensity"]  # one was joined just now, heat 1, the other has what every room is given
+    assert share == pytest.approx(0.5 / (0.5 + 0.5 + 2 ** (-2 / 300)), abs=1e-4)
+    assert not [place for place in world.last("bob")["items"] if place["source"] == "exploration"]
+    world.now_s += 60
+    world.core.tick()
+    assert not world.listed("alice") & {"room-1", "room-2", "over"}
+
+
+def test_rooms_are_known_after_a_restart() -> None:
+    world, later = World(), World()
+    world.put("room-1", live=True)
+    world.put("room-2", live=True)
+    world.hear("alice", "room-1", "join")
+    captured = world.core.capture()
+    cut = captured.cut()
+    later.core.held.partitions.clear()
+    later.core.held.shelves.clear()
+    restore(later.core, captured.sequence, cut.meta, cut.units)
+    assert later.core.model.digest() == world.core.model.digest()
+    now_ms = int(world.now_s * 1000)
+    assert (
+        later.core.model.rooms(now_ms).heat.tolist()
+        == world.core.model.rooms(now_ms).heat.tolist()
+        == [1.0, 0.0]
+    )
