@@ -76,7 +76,7 @@ class RoomHeat:
 
     Notes
     -----
-    learn_many equals folding learn_one, bit by bit. Cost: 5 nanoseconds an event, 50 a join or
+    learn_many equals folding learn_one, bit by bit. Cost: 5 nanoseconds an event, of which few are a join or
     leave; 25 bytes an item slot.
     """
 

@@ -57,7 +57,7 @@ def place_rooms(
 
     Notes
     -----
-    Cost: 0.2 microseconds a list that gets one, and 10 nanoseconds a room and call.
+    Cost: 0.6 microseconds a list that gets one, with 128 seen items, and 10 nanoseconds a room and call.
     """
     weight = rooms.heat + exploration
     total = float(weight.sum())
