@@ -11,6 +11,8 @@ import click
 import msgspec
 
 from ..evaluation.data_sets import FORMATS, Ties
+from ..evaluation.impressions import TARGETS, Target, evaluate_impressions
+from ..evaluation.impressions_text import impressions_text, reliability_html
 from ..evaluation.learners import DEFAULT, KNOWN, learner_settings
 from ..evaluation.plot import plot_html
 from ..evaluation.run import PROTOCOLS, Asking, Progress, ProtocolName, evaluate
@@ -27,6 +29,13 @@ from ..evaluation.text import frozen_text, prequential_text
     help="Events before the stream, learned and never ranked: JSON lines; kuairand: its watch lists' file.",
 )
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="prequential", show_default=True)
+@click.option(
+    "--target",
+    "targets",
+    type=click.Choice(TARGETS),
+    multiple=True,
+    help="Outcome to evaluate with --protocol impressions; may be repeated, all by default.",
+)
 @click.option("--repeats/--no-repeats", default=None, help="Whether seen items are ranked; by format.")
 @click.option(
     "--ties",
@@ -65,6 +74,7 @@ def command(
     learners: tuple[str, ...],
     prior: Path | None,
     protocol: ProtocolName,
+    targets: tuple[Target, ...],
     repeats: bool | None,
     ties: Ties | None,
     limit: int | None,
@@ -79,7 +89,21 @@ def command(
 
     Every target is ranked among all items met so far, ties against the learner. Means come with
     95 % intervals by user; differences are paired.
+
+    With --protocol impressions the probabilities of click and long view are evaluated instead, over a
+    KuaiRand folder; --plot then shows their reliability, and training progress goes to standard error.
     """
+    if protocol == "impressions":
+        if format_ != "kuairand" or path is None:
+            raise click.UsageError("--protocol impressions needs --format kuairand and its --input")
+        if learners or seeds > 1 or ties not in {None, "together"} or repeats is not None or score_from:
+            raise click.UsageError(
+                "--protocol impressions knows --prior, --target, --limit, --plot and --json"
+            )
+        _impressions(path, prior, targets or TARGETS, limit, plot, as_json)
+        return
+    if targets:
+        raise click.UsageError("--target goes with --protocol impressions")
     if plot is not None and protocol != "prequential":
         raise click.UsageError("--plot shows a prequential run")
     asking = Asking(
@@ -101,6 +125,23 @@ def command(
     text = prequential_text(report) if protocol == "prequential" else frozen_text(report)
     if plot is not None:
         plot.write_text(plot_html(report, text), encoding="utf-8")
+    click.echo(msgspec.json.encode(report) if as_json else text)
+
+
+def _impressions(
+    path: Path,
+    prior: Path | None,
+    targets: tuple[Target, ...],
+    limit: int | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    report = evaluate_impressions(
+        path, prior=prior, targets=targets, limit=limit, say=lambda line: click.echo(line, err=True)
+    )
+    text = impressions_text(report)
+    if plot is not None:
+        plot.write_text(reliability_html(report, text), encoding="utf-8")
     click.echo(msgspec.json.encode(report) if as_json else text)
 
 

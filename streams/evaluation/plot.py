@@ -10,7 +10,7 @@ HEIGHT: Final = 420
 MARGIN: Final = 56
 COLOURS: Final = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#0a7ea4", "#bf3989", "#57606a")
 
-_STYLE: Final = """
+STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; color: #1f2328; }
 svg { width: 100%; height: auto; } text { font-size: 12px; fill: #57606a; }
 polyline { fill: none; stroke-width: 2; } .grid { stroke: #d0d7de; }
@@ -49,12 +49,13 @@ def plot_html(report: dict[str, Any], text: str) -> str:
         )
     )
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1>{_legend(list(learners))}{body}<pre>{escape(text)}</pre></html>"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        f"<h1>{title}</h1>{legend(list(learners))}{body}<pre>{escape(text)}</pre></html>"
     )
 
 
-def _legend(names: list[str]) -> str:
+def legend(names: list[str]) -> str:
+    """Names in the colours of their lines."""
     entries = (
         f'<span style="color:{COLOURS[i % len(COLOURS)]}">&#9632; {escape(name)}</span>'
         for i, name in enumerate(names)

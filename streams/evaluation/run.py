@@ -20,11 +20,11 @@ from .learners import PLAIN, REELFLOW, SEEDED, make_contender
 from .report import frozen_report, prequential_report
 from .sessions import frozen_periods, read_periods
 
-ProtocolName = Literal["prequential", "leave-one-out", "frozen-periods"]
+ProtocolName = Literal["prequential", "leave-one-out", "frozen-periods", "impressions"]
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many events of it are done, and of how many."""
 
-PROTOCOLS: Final[tuple[ProtocolName, ...]] = ("prequential", "leave-one-out", "frozen-periods")
+PROTOCOLS: Final[tuple[ProtocolName, ...]] = ("prequential", "leave-one-out", "frozen-periods", "impressions")
 
 
 class Asking(Struct, frozen=True, kw_only=True):
@@ -70,6 +70,8 @@ def evaluate(asking: Asking, on_progress: Progress | None = None) -> dict[str, A
     SourceError
         The data cannot be read.
     """
+    if asking.protocol == "impressions":
+        raise ConfigurationError("protocol", "impressions is run by evaluate_impressions")
     rules, ties = rules_of(asking)
     for name in asking.learners:
         make_contender(name, rules) if name != REELFLOW else None

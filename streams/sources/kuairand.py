@@ -142,8 +142,8 @@ def load_kuairand(
     return TableSource(name, _videos(folder), rows.ts_ms, rows.events)
 
 
-def read_log(folder: Folder) -> dict[str, Column]:
-    """Columns LOG_COLUMNS of every log in `folder`, one after the other.
+def read_log(folder: Folder, columns: Sequence[str] = LOG_COLUMNS) -> dict[str, Column]:
+    """Columns of every log in `folder`, one after the other.
 
     Raises
     ------
@@ -153,8 +153,8 @@ def read_log(folder: Folder) -> dict[str, Column]:
     logs = [file for file in find_files(folder, "log_standard_*") if _is_table(file)]
     if not logs:
         raise SourceError(f"{folder}: no log_standard_*.parquet or .csv in it")
-    tables = [_read_table(file) for file in logs]
-    log = {name: np.concatenate([table[name] for table in tables]) for name in LOG_COLUMNS}
+    tables = [_read_table(file, columns) for file in logs]
+    log = {name: np.concatenate([table[name] for table in tables]) for name in columns}
     if not len(log["time_ms"]):
         raise SourceError(f"{folder}: the log is empty")
     return log
@@ -175,25 +175,32 @@ def _is_table(file: Folder) -> bool:
     return file.name.removesuffix(".gz").endswith((".parquet", ".csv"))
 
 
-def _read_table(file: Folder) -> dict[str, Column]:
+def _read_table(file: Folder, columns: Sequence[str]) -> dict[str, Column]:
     content = read_unpacked(file)
     if ".parquet" in file.name:
-        table = _parquet(content, file, LOG_COLUMNS)
-        return {name: table[name].to_numpy().astype(np.int64) for name in LOG_COLUMNS}
+        table = read_parquet(content, file, columns)
+        return {name: table[name].to_numpy().astype(np.int64) for name in columns}
     reader = csv.reader(io.StringIO(content.decode()))
     header = next(reader, [])
-    if missing := [name for name in LOG_COLUMNS if name not in header]:
+    if missing := [name for name in columns if name not in header]:
         raise SourceError(f"{file}: no column {missing[0]}")
-    places = [header.index(name) for name in LOG_COLUMNS]
+    places = [header.index(name) for name in columns]
     try:
         values = np.array([[int(float(row[at])) for at in places] for row in reader], dtype=np.int64)
     except (ValueError, IndexError) as error:
         raise SourceError(f"{file}, line {reader.line_num}: {error}") from error
-    values = values.reshape(-1, len(LOG_COLUMNS))
-    return {name: values[:, i] for i, name in enumerate(LOG_COLUMNS)}
+    values = values.reshape(-1, len(columns))
+    return {name: values[:, i] for i, name in enumerate(columns)}
 
 
-def _parquet(content: bytes, file: Folder, columns: Sequence[str]) -> Any:
+def read_parquet(content: bytes, file: Folder, columns: Sequence[str]) -> Any:
+    """Table of a packed file's content that has at least these columns.
+
+    Raises
+    ------
+    SourceError
+        It is no such file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -236,7 +243,7 @@ def _log_rows(log: dict[str, Column]) -> _Rows:
 
 def _history_rows(file: Folder, seed: int) -> _Rows:
     """The watch lists as events; a like follows the last watch of its video in the list."""
-    table = _parquet(read_unpacked(file), file, ("user_id", "last_time_ms", "watch_seq", "like_seq"))
+    table = read_parquet(read_unpacked(file), file, ("user_id", "last_time_ms", "watch_seq", "like_seq"))
     lists: list[list[int]] = table["watch_seq"].to_pylist()
     likes: list[list[int]] = table["like_seq"].to_pylist()
     lengths = np.array([len(videos) for videos in lists], dtype=np.int64)

@@ -1,0 +1,339 @@
+"""Probability of a click, of a long view and of a like for an impression, learned online in one pass.
+
+For each of the targets two scores are learned from the same inputs::
+
+    probability    p = sigmoid(w.x + sum_e b_e), calibrated: `learners.logistic_filter`
+    ranking        z = u.x', without any input that follows the user's own level
+
+x holds, scaled to mean 0 and spread 1 by running moments and cut at +-4,
+
+* ten statistics for each of the keys (`learners.target_statistics`),
+* the numbers that came with the impression, and what is remembered of the user
+  (`learners.impression_memory`),
+
+then a constant, and unscaled, with prior weights of 1/3, three logits: that of a factorisation machine
+(`learners.factorisation`) and two of attention over the user's last fifty watches, all of them and
+those of the prior history (`learners.history_attention`).
+
+An impression whose click is unknown and whose long view is known is prior history: a watch from a time
+when only watches were written down. It teaches the statistics of watches, the factorisation and the
+memory; the filters learn from impressions only.
+
+References
+----------
+Graepel et al., Web-scale Bayesian click-through rate prediction, ICML 2010. McMahan et al., Ad click
+prediction: a view from the trenches, KDD 2013. Rendle, Factorization machines, ICDM 2010.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from schemas.errors import StateError
+from schemas.learner import Arrays, TouchedKeys
+from schemas.runs import Float32, Int32
+
+from .factorisation import DIM
+from .history_attention_kernels import MAX_HISTORY, AttentionTables
+from .impression_memory import Memory, no_memory
+from .impressions import Impressions, group_ends
+from .logistic_filter import sigmoid_of
+from .probability_kernels import (
+    MAX_TIED,
+    N_MEMORY,
+    N_OPINIONS,
+    Knowledge,
+    Plan,
+    Scratch,
+    play,
+    replay,
+)
+from .state import digest_arrays, taken
+from .target_statistics import N_COLUMNS, N_FEATURES, N_TARGETS, first_rates
+
+Keys = Mapping[tuple[str, ...], float]
+
+CATEGORIES: Final = ("user", "item", "creator", "tag", "duration", "surface", "hour")
+"""What the product knows of an impression."""
+
+KEYS: Final[dict[tuple[str, ...], float]] = {
+    ("user",): 4.0,
+    ("item",): 20.0,
+    ("creator",): 20.0,
+    ("tag",): 50.0,
+    ("duration",): 50.0,
+    ("surface",): 100.0,
+    ("hour",): 100.0,
+    ("music",): 20.0,
+    ("user", "surface"): 4.0,
+    ("user", "tag"): 3.0,
+    ("user", "creator"): 3.0,
+    ("user", "duration"): 3.0,
+    ("item", "surface"): 10.0,
+    ("creator", "surface"): 20.0,
+    ("tag", "surface"): 50.0,
+    ("duration", "surface"): 50.0,
+    ("hour", "surface"): 100.0,
+    ("user", "item"): 2.0,
+    ("tag", "duration"): 50.0,
+    ("upload", "surface"): 100.0,
+    ("activity", "surface"): 100.0,
+    ("segment",): 20.0,
+    ("segment2",): 20.0,
+    ("user", "hour"): 3.0,
+    ("item", "activity"): 20.0,
+    ("segment3",): 50.0,
+}
+"""Keys with their shrinkage; one whose categories are not all there is left out."""
+
+EFFECTS: Final = ("user", "item", "creator")
+FACTORS: Final = ("user", "item", "creator", "tag", "duration", "surface", "hour", "music")
+OF_THE_USER: Final = frozenset({"user"})
+
+
+class ProbabilityOptions(Struct, frozen=True, kw_only=True):
+    """Choices of `Probability`."""
+
+    categories: tuple[str, ...] = CATEGORIES
+    numbers: tuple[str, ...] = ()
+    user_numbers: frozenset[str] = frozenset()
+    """Those of `numbers` that say something of the user alone: no use to the ranking head."""
+    table_bits: int = 21
+    """Rows of statistics: 2^bits of 72 bytes."""
+    factor_bits: int = 18
+    """Rows of the factorisation and of effects: 2^bits, 400 bytes for both targets."""
+    max_users: int = 1 << 16
+    half_life_h: float = 27.0
+    prior_variance: float = 0.001
+    effect_variance: float = 0.02
+    opinion_variance: float = 0.1
+    prior_rates: tuple[float, float] = (0.05, 0.05)
+    rates: tuple[float, float] = (0.05, 0.02)
+    seed: int = 0
+
+
+class Probability:
+    """The learner; see the module's docstring.
+
+    Notes
+    -----
+    `learn` equals folding its rows one group of tied rows at a time, bit by bit.
+    """
+
+    def __init__(
+        self, options: ProbabilityOptions | None = None, attention: AttentionTables | None = None
+    ) -> None:
+        self.options = options = options or ProbabilityOptions()
+        column = {name: at for at, name in enumerate(options.categories)}
+        keys = {key: k for key, k in KEYS.items() if all(name in column for name in key)}
+        padded = np.full((len(keys), 3), -1, dtype=np.int32)
+        for at, key in enumerate(keys):
+            padded[at, : len(key)] = [column[name] for name in key]
+        n_scaled = len(keys) * N_FEATURES + len(options.numbers) + N_MEMORY
+        self._n_inputs = n_scaled + 1 + N_OPINIONS
+        factors = [name for name in FACTORS if name in column]
+        self._plan = Plan(
+            keys=padded,
+            shrinkage=np.array(list(keys.values())),
+            effect_columns=np.array([column[name] for name in EFFECTS if name in column], dtype=np.int32),
+            factor_columns=np.array([column[name] for name in factors], dtype=np.int32),
+            n_user_columns=sum(name in OF_THE_USER for name in factors),
+            head_inputs=self._head_inputs(list(keys), n_scaled),
+            half_life_h=options.half_life_h,
+            prior_rates=options.prior_rates,
+            rates=options.rates,
+        )
+        self._attention = attention or no_attention()
+        self._memory = no_memory(options.max_users)
+        self._know = self._nothing(n_scaled)
+        self._scratch = self._room(n_scaled)
+        self._touched_items: list[Int32] = []
+        self._touched_users: list[Int32] = []
+
+    def _head_inputs(self, keys: Sequence[tuple[str, ...]], n_scaled: int) -> Int32:
+        chosen = [
+            at * N_FEATURES + f
+            for at, key in enumerate(keys)
+            if not OF_THE_USER & set(key)
+            for f in range(N_FEATURES)
+        ]
+        first = len(keys) * N_FEATURES
+        chosen += [
+            first + at
+            for at, name in enumerate(self.options.numbers)
+            if name not in self.options.user_numbers
+        ]
+        return np.array([*chosen, n_scaled, n_scaled + 1, n_scaled + 3], dtype=np.int32)
+
+    def _nothing(self, n_scaled: int) -> Knowledge:
+        options, d, t = self.options, self._n_inputs, N_TARGETS
+        n_rows, n_pairs = 1 << options.table_bits, 1 << options.factor_bits
+        sums, counts, rates = first_rates()
+        variances = np.full(d, options.prior_variance, dtype=np.float32)
+        weights = np.zeros((t, d), dtype=np.float32)
+        weights[:, n_scaled + 1 :] = 1.0 / N_OPINIONS
+        weights[:, n_scaled] = np.log(rates[:t] / (1.0 - rates[:t])) * 0.3
+        variances[n_scaled:] = options.opinion_variance
+        head = self._plan.head_inputs
+        random = np.random.default_rng(options.seed)
+        factors = random.normal(0.0, 0.02, (n_pairs, DIM)).astype(np.float32)
+        return Knowledge(
+            owners=np.zeros(n_rows, dtype=np.uint64),
+            table=np.zeros((n_rows, N_COLUMNS), dtype=np.float32),
+            rate_sums=sums,
+            rate_counts=counts,
+            rates=rates,
+            means=np.zeros(n_scaled),
+            squares=np.ones(n_scaled),
+            n_seen=np.ones(1),
+            weights=weights,
+            covariance=np.stack([np.diag(variances)] * t),
+            effects=np.zeros((t, n_pairs), dtype=np.float32),
+            variances=np.full((t, n_pairs), options.effect_variance, dtype=np.float32),
+            head_weights=weights[:, head].copy(),
+            head_covariance=np.stack([np.diag(variances[head])] * t),
+            biases=np.full((t, 1), -0.6),
+            linear=np.zeros((t, n_pairs), dtype=np.float32),
+            linear_squares=np.ones((t, n_pairs), dtype=np.float32),
+            factors=np.stack([factors] * t),
+            factor_squares=np.ones((t, n_pairs), dtype=np.float32),
+        )
+
+    def _room(self, n_scaled: int) -> Scratch:
+        plan, d = self._plan, self._n_inputs
+        n_keys = len(plan.keys)
+        return Scratch(
+            hashes=np.zeros(n_keys, dtype=np.uint64),
+            rows=np.zeros(n_keys, dtype=np.int64),
+            raw=np.zeros((MAX_TIED, n_scaled), dtype=np.float32),
+            inputs=np.zeros((MAX_TIED, d), dtype=np.float32),
+            opinions=np.zeros((MAX_TIED, N_TARGETS, N_OPINIONS), dtype=np.float32),
+            effect_rows=np.zeros((MAX_TIED, len(plan.effect_columns)), dtype=np.int64),
+            factor_rows=np.zeros((MAX_TIED, len(plan.factor_columns)), dtype=np.int64),
+            total=np.zeros(DIM, dtype=np.float32),
+            history=np.zeros(MAX_HISTORY, dtype=np.int32),
+            work=np.zeros((4, 128), dtype=np.float32),
+            px=np.zeros(d, dtype=np.float32),
+            head=np.zeros(len(plan.head_inputs), dtype=np.float32),
+            no_rows=np.zeros(0, dtype=np.int64),
+            missed=np.zeros(N_TARGETS),
+        )
+
+    @property
+    def name(self) -> str:
+        """Stable name."""
+        return "probability"
+
+    def _play(self, batch: Impressions, *, learning: bool) -> Float32:
+        logits = np.zeros((len(batch), 2 * N_TARGETS), dtype=np.float32)
+        play(
+            batch.users,
+            batch.items,
+            batch.ts_ms,
+            batch.categories,
+            batch.numbers,
+            batch.outcomes,
+            group_ends(batch.users, batch.ts_ms),
+            learning,
+            self._know,
+            self._memory,
+            self._attention,
+            self._plan,
+            self._scratch,
+            logits,
+        )
+        return logits
+
+    def logits(self, batch: Impressions) -> Float32:
+        """Logits (N, 2 T): of each target's probability, then the ranking scores; state unchanged."""
+        return self._play(batch, learning=False)
+
+    def probabilities(self, batch: Impressions) -> Float32:
+        """Probabilities (N, T) of click and long view; state unchanged."""
+        return sigmoid_of(self.logits(batch)[:, :N_TARGETS])
+
+    def learn(self, batch: Impressions) -> Float32:
+        """Learn a batch in row order; the logits each group of tied rows had before it was learned."""
+        if not len(batch):
+            return np.zeros((0, 2 * N_TARGETS), dtype=np.float32)
+        self._touched_items.append(np.unique(batch.items))
+        self._touched_users.append(np.unique(batch.users))
+        return self._play(batch, learning=True)
+
+    def replay(self, batch: Impressions) -> None:
+        """Teach the factorisation a prior history that was learned already once more."""
+        replay(batch.outcomes, batch.categories, self._know, self._plan, self._scratch)
+
+    def touched(self) -> TouchedKeys:
+        """Items and users that were learned since the last call."""
+        nothing = np.zeros(0, dtype=np.int32)
+        items = np.unique(np.concatenate([*self._touched_items, nothing]))
+        users = np.unique(np.concatenate([*self._touched_users, nothing]))
+        self._touched_items, self._touched_users = [], []
+        dense = ("probability",) if len(items) else ()
+        return TouchedKeys(items=items, users=users, dense=dense)
+
+    def _arrays(self) -> Arrays:
+        parts: dict[str, Knowledge | Memory | AttentionTables] = {
+            "know": self._know,
+            "memory": self._memory,
+            "attention": self._attention,
+        }
+        return {
+            f"{name}.{field}": getattr(part, field) for name, part in parts.items() for field in type(part)._fields
+        }
+
+    def snapshot(self) -> Arrays:
+        """Copy of everything learned; the attention's tables with it."""
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Become what `snapshot` described.
+
+        Raises
+        ------
+        StateError
+            Arrays are missing, or of another plan.
+        """
+        found = {}
+        for name, array in self._arrays().items():
+            of_items = name.startswith("attention.")
+            found[name] = taken(arrays, name, array, rows=None if of_items else len(array))
+        if not np.isfinite(found["know.weights"]).all():
+            raise StateError("the weights are not finite")
+
+        def part(name: str) -> dict[str, NDArray[np.generic]]:
+            return {key.split(".")[1]: array for key, array in found.items() if key.startswith(f"{name}.")}
+
+        self._know, self._memory = Knowledge(**part("know")), Memory(**part("memory"))  # type: ignore[arg-type]
+        self._attention = AttentionTables(**part("attention"))  # type: ignore[arg-type]
+
+    def digest(self) -> str:
+        """Hash of the state."""
+        return digest_arrays(self._arrays())
+
+
+def no_attention() -> AttentionTables:
+    """Attention over no items: its logit is 0 for all."""
+    none = np.zeros((0, 4), dtype=np.float32)
+    one = np.zeros(1, dtype=np.float32)
+    return AttentionTables(
+        items=none,
+        queries=none,
+        keys=none,
+        values=none,
+        biases=none[:, 0].copy(),
+        ages=np.zeros((1, MAX_HISTORY + 1), dtype=np.float32),
+        nothing=np.zeros((2, 4), dtype=np.float32),
+        first=np.zeros((1, 14), dtype=np.float32),
+        first_bias=one,
+        second=np.zeros((1, 1), dtype=np.float32),
+        second_bias=one,
+        last=one,
+        last_bias=one,
+    )
