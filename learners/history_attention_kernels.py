@@ -55,7 +55,9 @@ def _layer(weights: Float32, bias: Float32, x: Float32, out: Float32) -> None:
 
 @njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
 def attention_logit(tables: AttentionTables, item: int, history: Int32, work: Float32) -> float:
-    """z of an item for a history (n,) of rows 2 i + o, oldest first; 0 for an item without a row.
+    """Logit z of an item for a history (n,) of rows 2 i + o of the tables, oldest first.
+
+    0 for an item without a row.
 
     `work` is (4, at least 3 d + 2 and the widths) float32 scratch.
     """
@@ -68,11 +70,9 @@ def attention_logit(tables: AttentionTables, item: int, history: Int32, work: Fl
     x, scores = work[0], work[1]
     query = tables.queries[item]
     scale = 1.0 / math.sqrt(width)
-    n_long, n_known = 0, 0
-    for j in range(n):
-        if history[j] < 2 * n_items:
-            n_known += 1
-            n_long += history[j] & 1
+    n_long = 0
+    for entry in history:
+        n_long += entry & 1
     for h in range(n_heads):
         at = h * width
         top = 0.0
@@ -81,8 +81,6 @@ def attention_logit(tables: AttentionTables, item: int, history: Int32, work: Fl
         top *= scale
         empty = top
         for j in range(n):
-            if history[j] >= 2 * n_items:
-                continue
             key = tables.keys[history[j]]
             a = 0.0
             for k in range(width):
@@ -93,8 +91,6 @@ def attention_logit(tables: AttentionTables, item: int, history: Int32, work: Fl
         for k in range(width):
             x[d + at + k] = total * tables.nothing[1, at + k]
         for j in range(n):
-            if history[j] >= 2 * n_items:
-                continue
             weight = math.exp(scores[j] - top)
             total += weight
             value = tables.values[history[j]]
@@ -105,8 +101,8 @@ def attention_logit(tables: AttentionTables, item: int, history: Int32, work: Fl
     for k in range(d):
         x[k] = tables.items[item, k]
         x[2 * d + k] = x[k] * x[d + k]
-    rate = (n_long + 1.5) / (n_known + 4.0)
-    x[3 * d] = math.log(1.0 + n_known) / 4.0
+    rate = (n_long + 1.5) / (n + 4.0)
+    x[3 * d] = math.log(1.0 + n) / 4.0
     x[3 * d + 1] = math.log(rate / (1.0 - rate))
     _layer(tables.first, tables.first_bias, x, work[2])
     _layer(tables.second, tables.second_bias, work[2], work[3])

@@ -66,13 +66,17 @@ def recall(memory: Memory, user: int, item: int, ts_ms: int, tied: bool, inputs:
 
 
 @kernel
-def unrolled(rings: Int32, counts: Int64, user: int, history: Int32) -> int:
-    """Write a user's ring to `history` (MAX_HISTORY,), oldest first; the number of entries."""
+def unrolled(rings: Int32, counts: Int64, user: int, limit: int, history: Int32) -> int:
+    """Write a user's entries below `limit` to `history` (MAX_HISTORY,), oldest first; how many."""
     if user < 0 or user >= len(counts):
         return 0
-    n = min(int(counts[user]), MAX_HISTORY)
-    for j in range(n):
-        history[j] = rings[user, (counts[user] - n + j) % MAX_HISTORY]
+    n_held = min(int(counts[user]), MAX_HISTORY)
+    n = 0
+    for j in range(n_held):
+        entry = rings[user, (counts[user] - n_held + j) % MAX_HISTORY]
+        if 0 <= entry < limit:
+            history[n] = entry
+            n += 1
     return n
 
 

@@ -28,7 +28,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from schemas.runs import Float32, Float64, Int64
+from schemas.runs import Float32, Int64
 
 H_MIN: Final = 1e-3
 VARIANCE_MIN: Final = 1e-9

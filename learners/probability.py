@@ -229,7 +229,9 @@ class Probability:
         """Stable name."""
         return "probability"
 
-    def _play(self, batch: Impressions, *, learning: bool) -> Float32:
+    def _play(self, batch: Impressions, *, learning: bool, tied: bool = True) -> Float32:
+        alone = np.arange(1, len(batch) + 1)
+        ends = group_ends(batch.users, batch.ts_ms) if tied else alone
         logits = np.zeros((len(batch), 2 * N_TARGETS), dtype=np.float32)
         play(
             batch.users,
@@ -238,7 +240,7 @@ class Probability:
             batch.categories,
             batch.numbers,
             batch.outcomes,
-            group_ends(batch.users, batch.ts_ms),
+            ends,
             learning,
             self._know,
             self._memory,
@@ -249,13 +251,16 @@ class Probability:
         )
         return logits
 
-    def logits(self, batch: Impressions) -> Float32:
-        """Logits (N, 2 T): of each target's probability, then the ranking scores; state unchanged."""
-        return self._play(batch, learning=False)
+    def logits(self, batch: Impressions, *, tied: bool = True) -> Float32:
+        """Logits (N, 2 T): of each target's probability, then the ranking scores; state unchanged.
 
-    def probabilities(self, batch: Impressions) -> Float32:
+        `tied` says whether rows of one user at one time were shown together, or are alternatives.
+        """
+        return self._play(batch, learning=False, tied=tied)
+
+    def probabilities(self, batch: Impressions, *, tied: bool = True) -> Float32:
         """Probabilities (N, T) of click and long view; state unchanged."""
-        return sigmoid_of(self.logits(batch)[:, :N_TARGETS])
+        return sigmoid_of(self.logits(batch, tied=tied)[:, :N_TARGETS])
 
     def learn(self, batch: Impressions) -> Float32:
         """Learn a batch in row order; the logits each group of tied rows had before it was learned."""
@@ -285,7 +290,9 @@ class Probability:
             "attention": self._attention,
         }
         return {
-            f"{name}.{field}": getattr(part, field) for name, part in parts.items() for field in type(part)._fields
+            f"{name}.{field}": getattr(part, field)
+            for name, part in parts.items()
+            for field in type(part)._fields
         }
 
     def snapshot(self) -> Arrays:
@@ -301,7 +308,7 @@ class Probability:
             Arrays are missing, or of another plan.
         """
         found = {}
-        for name, array in self._arrays().items():
+        for name, array in Probability._arrays(self).items():
             of_items = name.startswith("attention.")
             found[name] = taken(arrays, name, array, rows=None if of_items else len(array))
         if not np.isfinite(found["know.weights"]).all():

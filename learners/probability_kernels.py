@@ -153,9 +153,9 @@ def describe_row(
     _scaled(raw, know, use.inputs[i])
     hashed_rows(categories, plan.effect_columns, know.effects.shape[1], use.effect_rows[i])
     hashed_rows(categories, plan.factor_columns, know.linear.shape[1], use.factor_rows[i])
-    n = unrolled(memory.rings, memory.counts, user, use.history)
+    n = unrolled(memory.rings, memory.counts, user, len(tables.keys), use.history)
     live = attention_logit(tables, item, use.history[:n], use.work)
-    n = unrolled(memory.prior_rings, memory.prior_counts, user, use.history)
+    n = unrolled(memory.prior_rings, memory.prior_counts, user, len(tables.keys), use.history)
     before = attention_logit(tables, item, use.history[:n], use.work)
     for c in range(N_TARGETS):
         use.opinions[i, c, 0] = logit_of(

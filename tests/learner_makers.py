@@ -14,8 +14,12 @@ from learners.cooccurrence import Cooccurrence
 from learners.ease import Ease
 from learners.embedding_options import EmbeddingOptions
 from learners.embeddings import Embeddings
+from learners.history_attention import histories_of, train_attention
+from learners.history_attention_kernels import AttentionTables
 from learners.mixture import Mixture
 from learners.popularity import Popularity
+from learners.probability import ProbabilityOptions
+from learners.probability_items import ItemProbability
 from learners.transitions import Transitions
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32
@@ -124,3 +128,20 @@ def ranked_mixture() -> RankedGate:
     mixture = Mixture()
     recommender = Recommender(*_evidence(), mixture, list_size=60, exclude_seen=False)
     return RankedGate(mixture, recommender)
+
+
+@cache
+def _attention() -> AttentionTables:
+    batch = interactions(seed=2, n=600)
+    long = (batch.weight > 0).astype(np.int32)
+    attributes = (np.arange(40, dtype=np.int32)[:, None] % np.array([7, 3])).astype(np.int32)
+    return train_attention(histories_of(batch.users, batch.items, long), attributes, epochs=1)
+
+
+def item_probability(*, attention: bool = False) -> ItemProbability:
+    """A small probability learner that knows a few items' attributes."""
+    options = ProbabilityOptions(table_bits=12, factor_bits=10, max_users=16)
+    learner = ItemProbability(options, _attention() if attention else None)
+    for item in range(30):
+        learner.set_item(item, creator=item % 7, tag=item % 3, duration_ms=9_000 * (item % 5))
+    return learner
