@@ -101,6 +101,10 @@ bench-quality: $(STAMP) $(QUALITY_STAMP) ## R@20 beside the baselines: make benc
 bench-closed-loop: $(STAMP) ## simulated viewers served by reelflow, by hourly refit, by popularity, at random
 	@$(BIN)/python -m benchmarks.closed_loop $(ARGS)
 
+.PHONY: bench-probability
+bench-probability: $(STAMP) $(QUALITY_STAMP) ## click and long-view probabilities beside LightGBM and river: make bench-probability DATA=folder
+	@$(BIN)/python -m benchmarks.probability $(if $(DATA),--data $(DATA)) $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: $(STAMP) ## memory of the worker over 20 million events
 	@$(BIN)/python -m benchmarks.memory $(ARGS)

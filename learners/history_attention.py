@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from schemas.runs import Int32
 
-from .history_attention_kernels import MAX_HISTORY, AttentionTables
+from .history_attention_kernels import MAX_HISTORY, N_HIDDEN, AttentionTables
 
 DIM: Final = 32
 HEADS: Final = 4
-HIDDEN: Final = (96, 48)
+HIDDEN: Final = (96, N_HIDDEN)
 BATCH: Final = 64
 RATE: Final = 2e-3
 WARM_UP: Final = 100
@@ -99,10 +99,15 @@ class HistoryAttention(nn.Module):
         """Logits (B, L) of every watch from those before it; `seen` and `outcomes` (B, L)."""
         n_users, length = seen.shape
         known, items = seen >= 0, seen.clamp(min=0)
-        kept = torch.rand(items.shape, generator=generator) > DROP_ITEM
-        asked = self.embedded(items, kept)
-        kept = torch.rand(items.shape, generator=generator) > DROP_ITEM
-        told = self.embedded(items, kept) + self.outcome(outcomes)
+
+        def kept(shape: torch.Size, share: float) -> Tensor:
+            """What is not left out, in training; everything otherwise."""
+            if not self.training:
+                return torch.ones(shape)
+            return (torch.rand(shape, generator=generator) > share).float()
+
+        asked = self.embedded(items, kept(items.shape, DROP_ITEM))
+        told = self.embedded(items, kept(items.shape, DROP_ITEM)) + self.outcome(outcomes)
         width = DIM // HEADS
 
         def split(x: Tensor) -> Tensor:
@@ -124,7 +129,8 @@ class HistoryAttention(nn.Module):
         rate = (n_long + 1.5) / (n + 4.0)
         x = torch.cat([asked, context, asked * context, torch.log1p(n) / 4.0, torch.logit(rate)], -1)
         hidden = torch.relu(self.first(x))
-        hidden = hidden * (torch.rand(hidden.shape, generator=generator) > DROP) / (1.0 - DROP)
+        if self.training:
+            hidden = hidden * kept(hidden.shape, DROP) / (1.0 - DROP)
         logits = self.last(torch.relu(self.second(hidden)))
         return (logits + self.bias(items)).squeeze(-1)  # type: ignore[no-any-return]
 
@@ -198,9 +204,11 @@ def train_attention(
         share = min(1.0, (step + 1) / WARM_UP) * (1.0 - 0.9 * step / (epochs * a_pass))
         for group in optimizer.param_groups:
             group["lr"] = RATE * share
-        known = seen[chosen] >= 0
-        logits = model(seen[chosen], outcomes[chosen], generator)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits[known], outcomes[chosen][known].float())
+        longest = max(1, int((seen[chosen] >= 0).any(0).sum()))
+        watches, long = seen[chosen, :longest], outcomes[chosen, :longest]
+        known = watches >= 0
+        logits = model(watches, long, generator)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits[known], long[known].float())
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

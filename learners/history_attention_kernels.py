@@ -21,6 +21,8 @@ from numba import njit
 from schemas.runs import Float32, Int32
 
 MAX_HISTORY: Final = 50
+N_HIDDEN: Final = 48
+"""Width of the second hidden layer."""
 
 _FAST: Final = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -57,12 +59,14 @@ def _layer(weights: Float32, bias: Float32, x: Float32, out: Float32) -> None:
 def attention_logit(tables: AttentionTables, item: int, history: Int32, work: Float32) -> float:
     """Logit z of an item for a history (n,) of rows 2 i + o of the tables, oldest first.
 
-    0 for an item without a row.
+    0 for an item without a row. The second hidden layer is left in ``work[3]``: 0 for such an item.
 
     `work` is (4, at least 3 d + 2 and the widths) float32 scratch.
     """
     n_items, d = tables.items.shape
     if item < 0 or item >= n_items:
+        for k in range(work.shape[1]):
+            work[3, k] = 0.0
         return 0.0
     n_heads = len(tables.ages)
     width = d // n_heads

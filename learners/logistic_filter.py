@@ -85,11 +85,10 @@ def spread(covariance: Float32, x: Float32, px: Float32) -> float:
 def _shrink(covariance: Float32, px: Float32, den: float) -> None:
     for a in range(len(covariance)):
         row = covariance[a]
-        k = px[a] * den
+        k = np.float32(px[a] * den)
         for b in range(a + 1):
             row[b] -= k * px[b]
-        if row[a] < VARIANCE_MIN:
-            row[a] = VARIANCE_MIN
+        row[a] = max(row[a], np.float32(VARIANCE_MIN))
 
 
 @njit(nogil=True, cache=True, _nrt=False)

@@ -10,10 +10,11 @@ x holds, scaled to mean 0 and spread 1 by running moments and cut at +-4,
 * ten statistics for each of the keys (`learners.target_statistics`),
 * the numbers that came with the impression, and what is remembered of the user
   (`learners.impression_memory`),
+* the last hidden layer of attention over the user's last fifty watches, and over those of the prior
+  history alone (`learners.history_attention`): the filter is the network's last layer, learned on,
 
 then a constant, and unscaled, with prior weights of 1/3, three logits: that of a factorisation machine
-(`learners.factorisation`) and two of attention over the user's last fifty watches, all of them and
-those of the prior history (`learners.history_attention`).
+(`learners.factorisation`) and the two of the attention.
 
 An impression whose click is unknown and whose long view is known is prior history: a watch from a time
 when only watches were written down. It teaches the statistics of watches, the factorisation and the
@@ -39,7 +40,7 @@ from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
 from .factorisation import DIM
-from .history_attention_kernels import MAX_HISTORY, AttentionTables
+from .history_attention_kernels import MAX_HISTORY, N_HIDDEN, AttentionTables
 from .impression_memory import Memory, no_memory
 from .impressions import Impressions, group_ends
 from .logistic_filter import sigmoid_of
@@ -50,6 +51,7 @@ from .probability_kernels import (
     Knowledge,
     Plan,
     Scratch,
+    Seen,
     play,
     replay,
 )
@@ -75,7 +77,6 @@ KEYS: Final[dict[tuple[str, ...], float]] = {
     ("user", "creator"): 3.0,
     ("user", "duration"): 3.0,
     ("item", "surface"): 10.0,
-    ("creator", "surface"): 20.0,
     ("tag", "surface"): 50.0,
     ("duration", "surface"): 50.0,
     ("hour", "surface"): 100.0,
@@ -84,10 +85,8 @@ KEYS: Final[dict[tuple[str, ...], float]] = {
     ("upload", "surface"): 100.0,
     ("activity", "surface"): 100.0,
     ("segment",): 20.0,
-    ("segment2",): 20.0,
     ("user", "hour"): 3.0,
     ("item", "activity"): 20.0,
-    ("segment3",): 50.0,
 }
 """Keys with their shrinkage; one whose categories are not all there is left out."""
 
@@ -109,7 +108,8 @@ class ProbabilityOptions(Struct, frozen=True, kw_only=True):
     """Rows of the factorisation and of effects: 2^bits, 400 bytes for both targets."""
     max_users: int = 1 << 16
     half_life_h: float = 27.0
-    prior_variance: float = 0.001
+    prior_variance: float = 0.003
+    hidden_variance: float = 0.004
     effect_variance: float = 0.02
     opinion_variance: float = 0.1
     prior_rates: tuple[float, float] = (0.05, 0.05)
@@ -134,7 +134,7 @@ class Probability:
         padded = np.full((len(keys), 3), -1, dtype=np.int32)
         for at, key in enumerate(keys):
             padded[at, : len(key)] = [column[name] for name in key]
-        n_scaled = len(keys) * N_FEATURES + len(options.numbers) + N_MEMORY
+        n_scaled = len(keys) * N_FEATURES + len(options.numbers) + N_MEMORY + 2 * N_HIDDEN
         self._n_inputs = n_scaled + 1 + N_OPINIONS
         factors = [name for name in FACTORS if name in column]
         self._plan = Plan(
@@ -168,6 +168,7 @@ class Probability:
             for at, name in enumerate(self.options.numbers)
             if name not in self.options.user_numbers
         ]
+        chosen += range(n_scaled - N_HIDDEN, n_scaled)  # hidden units of the prior history
         return np.array([*chosen, n_scaled, n_scaled + 1, n_scaled + 3], dtype=np.int32)
 
     def _nothing(self, n_scaled: int) -> Knowledge:
@@ -178,6 +179,7 @@ class Probability:
         weights = np.zeros((t, d), dtype=np.float32)
         weights[:, n_scaled + 1 :] = 1.0 / N_OPINIONS
         weights[:, n_scaled] = np.log(rates[:t] / (1.0 - rates[:t])) * 0.3
+        variances[n_scaled - 2 * N_HIDDEN : n_scaled] = options.hidden_variance
         variances[n_scaled:] = options.opinion_variance
         head = self._plan.head_inputs
         random = np.random.default_rng(options.seed)
@@ -229,7 +231,9 @@ class Probability:
         """Stable name."""
         return "probability"
 
-    def _play(self, batch: Impressions, *, learning: bool, tied: bool = True) -> Float32:
+    def _play(
+        self, batch: Impressions, *, learning: bool, tied: bool = True, seen: Seen | None = None
+    ) -> Float32:
         alone = np.arange(1, len(batch) + 1)
         ends = group_ends(batch.users, batch.ts_ms) if tied else alone
         logits = np.zeros((len(batch), 2 * N_TARGETS), dtype=np.float32)
@@ -248,8 +252,16 @@ class Probability:
             self._plan,
             self._scratch,
             logits,
+            self.seen(0) if seen is None else seen,
         )
         return logits
+
+    def seen(self, n: int) -> Seen:
+        """Room for what `n` predictions are made of; see `learn`."""
+        n_scaled = self._n_inputs - 1 - N_OPINIONS
+        return Seen(
+            np.zeros((n, n_scaled), dtype=np.float32), np.zeros((n, N_TARGETS, N_OPINIONS), dtype=np.float32)
+        )
 
     def logits(self, batch: Impressions, *, tied: bool = True) -> Float32:
         """Logits (N, 2 T): of each target's probability, then the ranking scores; state unchanged.
@@ -262,13 +274,16 @@ class Probability:
         """Probabilities (N, T) of click and long view; state unchanged."""
         return sigmoid_of(self.logits(batch, tied=tied)[:, :N_TARGETS])
 
-    def learn(self, batch: Impressions) -> Float32:
-        """Learn a batch in row order; the logits each group of tied rows had before it was learned."""
+    def learn(self, batch: Impressions, seen: Seen | None = None) -> Float32:
+        """Learn a batch in row order; the logits (N, 2 T) that tied rows had before they were learned.
+
+        What those were made of is left in `seen`, where it is given.
+        """
         if not len(batch):
             return np.zeros((0, 2 * N_TARGETS), dtype=np.float32)
         self._touched_items.append(np.unique(batch.items))
         self._touched_users.append(np.unique(batch.users))
-        return self._play(batch, learning=True)
+        return self._play(batch, learning=True, seen=seen)
 
     def replay(self, batch: Impressions) -> None:
         """Teach the factorisation a prior history that was learned already once more."""
@@ -339,8 +354,8 @@ def no_attention() -> AttentionTables:
         nothing=np.zeros((2, 4), dtype=np.float32),
         first=np.zeros((1, 14), dtype=np.float32),
         first_bias=one,
-        second=np.zeros((1, 1), dtype=np.float32),
-        second_bias=one,
-        last=one,
+        second=np.zeros((N_HIDDEN, 1), dtype=np.float32),
+        second_bias=np.zeros(N_HIDDEN, dtype=np.float32),
+        last=np.zeros(N_HIDDEN, dtype=np.float32),
         last_bias=one,
     )

@@ -14,7 +14,7 @@ from schemas.runs import Float32, Float64, Int8, Int32, Int64, UInt64
 from . import impression_memory as memories
 from .factorisation import logit_of, step
 from .hashed_rows import claim, find, hash_keys, mixed
-from .history_attention_kernels import AttentionTables, attention_logit
+from .history_attention_kernels import N_HIDDEN, AttentionTables, attention_logit
 from .impression_memory import Memory, recall, remember, unrolled
 from .impressions import CLICK, LONG
 from .logistic_filter import effects_of, learn, linear, sigmoid
@@ -88,6 +88,13 @@ class Scratch(NamedTuple):
     missed: Float64  # (T,)
 
 
+class Seen(NamedTuple):
+    """What the predictions were made of, for comparison with other models; empty where nobody asks."""
+
+    inputs: Float32  # (N, S) before scaling
+    opinions: Float32  # (N, T, N_OPINIONS)
+
+
 @kernel
 def hashed_rows(categories: Int32, columns: Int32, n_rows: int, rows: Int64) -> None:
     """Rows of single categories in a table of 2^n rows that is shared by hashing."""
@@ -126,6 +133,15 @@ def _place(opinions: Float32, inputs: Float32) -> None:
 
 
 @kernel
+def _keep(raw: Float32, opinions: Float32, inputs: Float32, kept: Float32) -> None:
+    for j in range(len(raw)):
+        inputs[j] = raw[j]
+    for c in range(N_TARGETS):
+        for j in range(N_OPINIONS):
+            kept[c, j] = opinions[c, j]
+
+
+@kernel
 def describe_row(
     i: int,
     user: int,
@@ -150,13 +166,18 @@ def describe_row(
     for j in range(n_numbers):
         raw[first + j] = numbers[j]
     recall(memory, user, item, ts_ms, tied, raw[first + n_numbers :])
-    _scaled(raw, know, use.inputs[i])
     hashed_rows(categories, plan.effect_columns, know.effects.shape[1], use.effect_rows[i])
     hashed_rows(categories, plan.factor_columns, know.linear.shape[1], use.factor_rows[i])
     n = unrolled(memory.rings, memory.counts, user, len(tables.keys), use.history)
     live = attention_logit(tables, item, use.history[:n], use.work)
+    at = len(raw) - 2 * N_HIDDEN
+    for j in range(N_HIDDEN):
+        raw[at + j] = use.work[3, j]
     n = unrolled(memory.prior_rings, memory.prior_counts, user, len(tables.keys), use.history)
     before = attention_logit(tables, item, use.history[:n], use.work)
+    for j in range(N_HIDDEN):
+        raw[at + N_HIDDEN + j] = use.work[3, j]
+    _scaled(raw, know, use.inputs[i])
     for c in range(N_TARGETS):
         use.opinions[i, c, 0] = logit_of(
             use.factor_rows[i], know.biases[c, 0], know.linear[c], know.factors[c], use.total
@@ -242,11 +263,12 @@ def play(
     plan: Plan,
     use: Scratch,
     logits: Float32,
+    seen: Seen,
 ) -> None:
     """Predict every group of tied rows and, where `learning`, learn it before the next one.
 
     `logits` (N, 2 T) is written where the click is known or nothing is learned. Of prior history only
-    what it teaches is computed.
+    what it teaches is computed. `seen` is written where `logits` is, unless it is empty.
     """
     n, last = 0, len(users)
     while n < last:
@@ -261,6 +283,8 @@ def play(
                 know, memory, tables, plan, use,
             )  # fmt: skip
             predict_row(i, know, plan, use, logits[row])
+            if len(seen.inputs):
+                _keep(use.raw[i], use.opinions[i], seen.inputs[row], seen.opinions[row])
         if learning:
             for row in range(n, end):
                 learn_row(

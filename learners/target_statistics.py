@@ -11,8 +11,8 @@ r_c, r~_c             sum of what the predictions missed, y_c - p_c, plain and d
 
 With running rates g_c of all impressions and a shrinkage k of the key, it gives `N_FEATURES` inputs::
 
-    log(1 + n)
-    logit((s~_c + k g_c) / (n~ + k))          c = click, long, complete, like
+    log(1 + n),  log(1 + m)
+    logit((s~_c + k g_c) / (n~ + k))          c = click, long, complete
     logit((m_long + k g) / (m + k))
     r_c / (n + k),  r~_c / (n~ + k)           c = click, long
 
@@ -39,6 +39,9 @@ N_TARGETS: Final = 2
 """Outcomes with predictions of their own, the first of OUTCOMES: click and long."""
 
 N_OUTCOMES: Final = len(OUTCOMES)
+N_DESCRIBED: Final = 3
+"""Outcomes whose rate is an input, the first of OUTCOMES: likes are too few to describe most keys."""
+
 N_RATES: Final = N_OUTCOMES + 1
 """Running rates: those of OUTCOMES, and of long among watches."""
 
@@ -72,21 +75,25 @@ def describe(
         at = N_FEATURES * key
         if r < 0:
             inputs[at] = 0.0
-            for c in range(N_RATES):
+            for c in range(N_DESCRIBED):
                 inputs[at + 1 + c] = _logit(rates[c])
+            inputs[at + 1 + N_DESCRIBED] = _logit(rates[N_OUTCOMES])
             for c in range(2 * N_TARGETS):
-                inputs[at + 1 + N_RATES + c] = 0.0
+                inputs[at + 2 + N_DESCRIBED + c] = 0.0
+            inputs[at + N_FEATURES - 1] = 0.0
             continue
         row = table[r]
         fade = 2.0 ** (-max(0.0, hour - row[HOUR]) / half_life_h)
         n, decayed = row[N], row[DECAYED] * fade
         inputs[at] = math.log(1.0 + n)
-        for c in range(N_OUTCOMES):
+        for c in range(N_DESCRIBED):
             inputs[at + 1 + c] = _logit((row[SUMS + c] * fade + k * rates[c]) / (decayed + k))
-        inputs[at + N_RATES] = _logit((row[WATCHED + 1] + k * rates[N_OUTCOMES]) / (row[WATCHED] + k))
+        watched = (row[WATCHED + 1] + k * rates[N_OUTCOMES]) / (row[WATCHED] + k)
+        inputs[at + 1 + N_DESCRIBED] = _logit(watched)
+        inputs[at + N_FEATURES - 1] = math.log(1.0 + row[WATCHED])
         for c in range(N_TARGETS):
-            inputs[at + 1 + N_RATES + c] = row[MISSED + c] / (n + k)
-            inputs[at + 1 + N_RATES + N_TARGETS + c] = row[MISSED_DECAYED + c] * fade / (decayed + k)
+            inputs[at + 2 + N_DESCRIBED + c] = row[MISSED + c] / (n + k)
+            inputs[at + 2 + N_DESCRIBED + N_TARGETS + c] = row[MISSED_DECAYED + c] * fade / (decayed + k)
 
 
 @kernel

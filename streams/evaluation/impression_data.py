@@ -3,9 +3,10 @@
 =============  ==============================================================================
 categories     user, item, creator, tag, duration (twelve bins), surface (the tab it was shown in),
                hour (eighths of the day in China), music, upload (kind of video and of upload),
-               activity, segment, segment2, segment3 (anonymous attributes 3, 8 and 2 of the user)
+               activity, segment (anonymous attribute 3 of the user)
 numbers        duration, age, width and orientation of the video, the first eight tabs;
-               of the user: followers, friends, days since registration, flags, attributes of few values
+               of the user: followers, friends, days since registration, flags, activity, anonymous
+               attribute 1
 =============  ==============================================================================
 
 A video is complete when it was played for its duration. Of the watch lists each watch is known to be
@@ -44,8 +45,6 @@ CATEGORIES: Final = (
     "upload",
     "activity",
     "segment",
-    "segment2",
-    "segment3",
 )
 DURATIONS_MS: Final = (7e3, 1e4, 1.5e4, 2e4, 3e4, 4.5e4, 6e4, 9e4, 1.2e5, 1.8e5, 3e5)
 N_TABS: Final = 8
@@ -199,7 +198,7 @@ def _users(rows: Rows, at_least: int) -> _Users:
     try:
         numbers = {name: np.log1p(np.maximum(_numbers(rows, places, n, name), 0.0)) for name in _COUNTS}
         numbers |= {name: _numbers(rows, places, n, name, -1.0) for name in _FLAGS}
-        attributes = [name for name in rows[0] if name.startswith("onehot_feat")]
+        attributes = [name for name in ("onehot_feat1", "onehot_feat3") if name in rows[0]]
         coded = {
             name: _coded(rows, places, n, lambda row, name=name: row[name])  # type: ignore[misc]
             for name in ("user_active_degree", *attributes)
@@ -214,8 +213,6 @@ def _users(rows: Rows, at_least: int) -> _Users:
     chosen = {
         "activity": coded["user_active_degree"],
         "segment": coded.get("onehot_feat3", unknown),
-        "segment2": coded.get("onehot_feat8", unknown),
-        "segment3": coded.get("onehot_feat2", unknown),
     }
     return _Users(chosen, numbers)
 

@@ -16,6 +16,7 @@ from learners.history_attention_kernels import AttentionTables
 from learners.impressions import LONG, Impressions, rows_of
 from learners.logistic_filter import sigmoid_of
 from learners.probability import Probability, ProbabilityOptions
+from learners.probability_kernels import Seen
 from learners.probability_metrics import (
     auc,
     calibration_error,
@@ -84,7 +85,9 @@ def attention_of(data: ImpressionData, *, seed: int = 0, say: Say | None = None)
     return train_attention(watched, data.attributes, seed=seed, on_progress=show)
 
 
-def play_learner(learner: Probability, impressions: Impressions, say: Say | None = None) -> Predicted:
+def play_learner(
+    learner: Probability, impressions: Impressions, say: Say | None = None, seen: Seen | None = None
+) -> Predicted:
     """Predict and learn every impression once; progress is told every `STEP` of them."""
     n = len(impressions)
     learner.logits(rows_of(impressions, 0, 1))  # compiled before the clock starts
@@ -96,8 +99,9 @@ def play_learner(learner: Probability, impressions: Impressions, say: Say | None
         while end < n and _tied(impressions, end):
             end += 1
         part = rows_of(impressions, start, end)
+        view = None if seen is None else Seen(seen.inputs[start:end], seen.opinions[start:end])
         began = time.thread_time()
-        logits[start:end] = learner.learn(part)
+        logits[start:end] = learner.learn(part, view)
         spent += time.thread_time() - began
         if say is not None:
             say(_progress(part.outcomes, logits[start:end], end, n))

@@ -1,0 +1,1 @@
+"""Probabilities beside what people would use instead."""
