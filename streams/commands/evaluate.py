@@ -136,9 +136,16 @@ def _impressions(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    report = evaluate_impressions(
-        path, prior=prior, targets=targets, limit=limit, say=lambda line: click.echo(line, err=True)
-    )
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # batches are small, and the figures are of one core
+    try:
+        report = evaluate_impressions(
+            path, prior=prior, targets=targets, limit=limit, say=lambda line: click.echo(line, err=True)
+        )
+    finally:
+        torch.set_num_threads(threads)
     text = impressions_text(report)
     if plot is not None:
         plot.write_text(reliability_html(report, text), encoding="utf-8")
