@@ -21,7 +21,7 @@ def running_app(app: FastAPI) -> Iterator[str]:
         server = GatewayServer(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"), app)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not server.started and thread.is_alive():
             assert time.monotonic() < deadline, "the application did not start"
             time.sleep(0.01)

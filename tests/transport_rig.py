@@ -23,7 +23,7 @@ from schemas.settings import KafkaSettings, Settings, WorkerSettings
 from streams.batch_topic import BatchOptions, PartitionStart, batch_topic
 from streams.faust_app import ReelflowApp, build_app
 
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 CHILD = Path(__file__).parent / "integration" / "transport_child.py"
 
 

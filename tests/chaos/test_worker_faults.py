@@ -18,6 +18,7 @@ from tests.chaos.checks import check_all
 from tests.chaos.faulty import Faults
 from tests.chaos.lives import LONG, TIMEOUT_S, flowing, kafka_of, kill, life, log_of, until_reached
 from tests.chaos.load import Load
+from tests.processes import allowed
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(TIMEOUT_S)]
 
@@ -28,15 +29,7 @@ BUSY_S = 30.0 if LONG else 12.0
 
 FLOWING_AFTER_KILL_S = 5.0
 FLOWING_AFTER_BROKER_S = 10.0
-SHARED_MACHINE = 3.0
-"""What the limits above are multiplied by, and by the load of each core: others may work beside the tests."""
-
 DRAINED_S = 30.0
-
-
-def allowed(quiet_s: float) -> float:
-    """Limit here and now of what takes at most `quiet_s` on a quiet machine; what it took is printed."""
-    return quiet_s * SHARED_MACHINE * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_killed_at_random_moments(broker: LocalBroker, tmp_path: Path) -> None:

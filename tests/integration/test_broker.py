@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 def reelflow(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "streams.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
@@ -207,7 +207,7 @@ def test_transactions_and_no_topics_by_accident(broker: LocalBroker, topics: str
     )
     consumer.subscribe([catalogue])
     message = None
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while message is None and time.monotonic() < deadline:
         message = consumer.poll(1.0)
     consumer.close()

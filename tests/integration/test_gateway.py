@@ -48,7 +48,7 @@ class Setup:
         self.worker = worker
         self.kafka = kafka
         self.names = topic_names(kafka.prefix)
-        self.client = httpx.Client(base_url=url, timeout=20)
+        self.client = httpx.Client(base_url=url, timeout=60)
         self._producer = Producer(confluent_config(kafka) | {"acks": "all", "linger.ms": 0})
 
     def publish(self, user_id: str, value: bytes | None) -> None:

@@ -50,7 +50,7 @@ def read_all(kafka: KafkaSettings, topic: str) -> list[Any]:
         ends = {p.partition: consumer.get_watermark_offsets(p, timeout=10)[1] for p in places}
         consumer.assign(places)
         messages: list[Any] = []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while len(messages) < sum(ends.values()):
             assert time.monotonic() < deadline, f"{len(messages)} of {sum(ends.values())} messages"
             messages += [m for m in consumer.consume(10_000, 1.0) if m.error() is None]
@@ -237,7 +237,7 @@ def test_simulated_users_are_shown_what_the_topic_recommends(kafka: KafkaSetting
         producer.produce(names.recommendations, value, f"su{user}".encode())
     producer.produce(names.recommendations, b"not a snapshot", b"su5")
     assert producer.flush(30) == 0
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     with FollowedLists(kafka, 200) as lists:
         while (lists.snapshot >= 0).sum() < 100:
             assert time.monotonic() < deadline

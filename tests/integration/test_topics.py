@@ -50,7 +50,7 @@ def reelflow(kafka: KafkaSettings, *arguments: str) -> subprocess.CompletedProce
         "--partitions",
         str(kafka.partitions),
     ]
-    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_the_fixture_makes_topics_that_pass_the_check(broker: LocalBroker, topics: str) -> None:
