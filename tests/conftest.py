@@ -21,20 +21,28 @@ with warnings.catch_warnings():  # it loads its protocol in a deprecated way, on
 
 PARTITIONS = 4
 
-_connect = KafkaNetSocket.sock_connect
+
+class _Collected(socket.socket):
+    """A socket that may be left to the collector.
+
+    kafka-python leaves those of failed, abandoned and half-opened connections to it, and the warning
+    then ends whatever test runs at that moment.
+    """
+
+    def __del__(self) -> None:
+        self.close()
 
 
-async def _connect_or_close(self: Any, net: Any, sock: socket.socket, *args: Any, **options: Any) -> Any:
-    """kafka-python leaves the socket of a failed or abandoned attempt to the collector, whose warning
-    then ends whatever test runs at that moment."""
-    try:
-        return await _connect(self, net, sock, *args, **options)
-    except BaseException:
-        sock.close()
-        raise
+def _socket(
+    self: Any,
+    family: int = socket.AF_UNSPEC,
+    sock_type: int = socket.SOCK_STREAM,
+    proto: int = socket.IPPROTO_TCP,
+) -> socket.socket:
+    return _Collected(family, sock_type, proto)
 
 
-KafkaNetSocket.sock_connect = _connect_or_close
+KafkaNetSocket.socket = _socket
 
 
 @pytest.fixture(scope="session")

@@ -153,17 +153,19 @@ class Ials(Refitted):
         """Fit to all positives so far."""
         from implicit.als import AlternatingLeastSquares
         from scipy.sparse import csr_matrix
+        from threadpoolctl import threadpool_limits
 
         n_items = int(items.max()) + 1
         X = csr_matrix(
             (np.ones(len(users), np.float32), (users, items)), shape=(int(users.max()) + 1, n_items)
         )
         X.data[:] = 1.0
-        model = AlternatingLeastSquares(
-            factors=self._dim, regularization=self._reg, alpha=self._alpha,
-            iterations=self._iterations, random_state=self._seed, use_gpu=False, num_threads=1,
-        )  # fmt: skip
-        model.fit(X, show_progress=False)
+        with threadpool_limits(1, user_api="blas"):  # it warns where BLAS has threads of its own
+            model = AlternatingLeastSquares(
+                factors=self._dim, regularization=self._reg, alpha=self._alpha,
+                iterations=self._iterations, random_state=self._seed, use_gpu=False, num_threads=1,
+            )  # fmt: skip
+            model.fit(X, show_progress=False)
         self._factors = np.array(model.item_factors, dtype=np.float32)
         self._gram = (self._factors.T @ self._factors).astype(np.float64) + self._reg * np.eye(self._dim)
 

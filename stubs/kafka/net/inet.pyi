@@ -1,7 +1,7 @@
 """What the tests mend in kafka-python's connecting."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+import socket as sockets
+from collections.abc import Callable
 
 class KafkaNetSocket:
-    sock_connect: Callable[..., Coroutine[Any, Any, Any]]
+    socket: Callable[..., sockets.socket]
