@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -171,6 +173,16 @@ def test_the_frozen_attention_is_the_trained_one() -> None:
     assert attention_logit(tables, 9, history, work) == 0.0
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As `reelflow evaluate` trains: two threads fight for batches as small as these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_attention_learns_tastes_from_the_prior_history() -> None:
     users, items, long = _histories()
     losses: list[float] = []
