@@ -42,7 +42,7 @@ from .letters import LetterWriter
 from .model import Model, concatenated
 from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
-from .share import LEAST_SHARE, MOST_SHARE, PublishShare
+from .share import BACKLOG_SHARE, MOST_SHARE, PublishShare
 from .sinks import Sink
 
 CLOCK_ALLOWANCE_MS = 3_600_000
@@ -301,7 +301,7 @@ class WorkerCore:
                 began_s,
                 self._applied_s,
                 self.publisher.adapt(began_s),
-                LEAST_SHARE if self.model.ranker.hasty else MOST_SHARE,
+                BACKLOG_SHARE if self.model.ranker.hasty else MOST_SHARE,
             )
             self.publisher.retract()
             while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:

@@ -6,7 +6,8 @@ waits longest has waited, and by how much the refresh interval is stretched (`st
 
     s = 0.25 up to 2 s,  0.65 from 6 s on,  linear in between
 
-With embeddings the share stays at 0.25 while the worker is far behind its log (`streams.overload`).
+With embeddings the share is 0.125 while the worker is far behind its log (`streams.overload`): a list
+made then lacks the events still to be read.
 
 Of time spent learning, publishing earns ``learned s / (1 - s)``: s of the two together. Time in which
 the thread had nothing to learn is free. What a chunk takes beyond its time is owed to the next tick.
@@ -18,6 +19,7 @@ from typing import Final
 
 LEAST_SHARE: Final = 0.25
 MOST_SHARE: Final = 0.65
+BACKLOG_SHARE: Final = 0.125
 AT_EASE_S: Final = 2.0
 IN_HASTE_S: Final = 6.0
 MOST_IDLE_S: Final = 0.1
@@ -31,11 +33,12 @@ def share_of(wait_s: float, most: float = MOST_SHARE) -> float:
 
     >>> [round(share_of(wait_s), 3) for wait_s in (0.0, 2.0, 4.0, 6.0, 60.0)]
     [0.25, 0.25, 0.45, 0.65, 0.65]
-    >>> share_of(60.0, most=LEAST_SHARE)
-    0.25
+    >>> share_of(60.0, most=BACKLOG_SHARE)
+    0.125
     """
     haste = min(max((wait_s - AT_EASE_S) / (IN_HASTE_S - AT_EASE_S), 0.0), 1.0)
-    return LEAST_SHARE + haste * (most - LEAST_SHARE)
+    least = min(LEAST_SHARE, most)
+    return least + haste * (most - least)
 
 
 class PublishShare:
