@@ -137,6 +137,8 @@ class WorkerCore:
         self._keeper: Keeper | None = None
         self._captured: Captured | None = None
         self._applied_s = 0.0
+        self._backlog = True
+        self._full_batch = settings.worker.max_run_records
         self._share = PublishShare()
 
     def keep(self, keeper: Keeper, epoch: int) -> None:
@@ -208,6 +210,7 @@ class WorkerCore:
             if self._keeper is not None:
                 self._keeper.append(self._entry(sequence, kept))
             self._ingest(kept, sequence)
+        self._backlog = sum(map(len, kept)) >= self._full_batch
         self._applied_s += time.perf_counter() - started
 
     def refold(self, entry: JournalEntry, runs: list[RecordRun]) -> None:
@@ -302,8 +305,11 @@ class WorkerCore:
                 self._applied_s,
                 self.publisher.adapt(began_s),
                 BACKLOG_SHARE if self.model.ranker.hasty else MOST_SHARE,
+                backlog=self._backlog,
             )
             self.publisher.retract()
+            with self.metrics.stage("deliver"):
+                self._sink.poll()
             while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:
                 pass
             self._share.end(began_s, time.perf_counter())

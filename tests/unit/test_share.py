@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from streams.share import LEAST_SHARE, MOST_IDLE_S, MOST_SHARE, PublishShare
+from streams.share import EVEN_SHARE, LEAST_SHARE, MOST_IDLE_S, MOST_SHARE, PublishShare
 
 
-@pytest.mark.parametrize(("wait_s", "share"), [(0.2, LEAST_SHARE), (30.0, MOST_SHARE)])
+@pytest.mark.parametrize(
+    ("wait_s", "backlog", "share"),
+    [(0.2, True, LEAST_SHARE), (0.2, False, EVEN_SHARE), (30.0, True, MOST_SHARE), (30.0, False, MOST_SHARE)],
+)
 @pytest.mark.parametrize("chunk_s", [0.001, 0.004, 0.03])
-def test_under_a_backlog_the_share_is_kept_whatever_a_chunk_takes(
-    wait_s: float, share: float, chunk_s: float
+def test_a_busy_thread_keeps_the_share_whatever_a_chunk_takes(
+    wait_s: float, backlog: bool, share: float, chunk_s: float
 ) -> None:
     policy, now_s, learned_s, published_s = PublishShare(), 100.0, 0.05, 0.0
     policy.begin(now_s, 0.0, wait_s)
@@ -18,7 +21,8 @@ def test_under_a_backlog_the_share_is_kept_whatever_a_chunk_takes(
     start_s = now_s
     for _ in range(400):
         now_s += learned_s
-        began_s, until_s = now_s, policy.begin(now_s, learned_s, wait_s)
+        began_s = now_s
+            until_s = policy.begin(now_s, learned_s, wait_s, backlog=backlog)
         while True:  # one chunk at least
             now_s += chunk_s
             published_s += chunk_s

@@ -20,8 +20,8 @@ def test_it_is_bounded_and_falls_with_fuller_runs(n_runs: int, n_records: int, l
     assert rest_s(0, 0, longest_s) == 0.0
 
 
-def test_one_event_costs_the_next_a_millisecond_at_most() -> None:
-    assert rest_s(1, 1, LONGEST_S) <= 0.001
+def test_one_event_costs_the_next_four_milliseconds_at_most() -> None:
+    assert rest_s(1, 1, LONGEST_S) <= 0.004
 
 
 @pytest.mark.parametrize(
