@@ -22,7 +22,7 @@ def test_a_busy_thread_keeps_the_share_whatever_a_chunk_takes(
     for _ in range(400):
         now_s += learned_s
         began_s = now_s
-            until_s = policy.begin(now_s, learned_s, wait_s, backlog=backlog)
+        until_s = policy.begin(now_s, learned_s, wait_s, backlog=backlog)
         while True:  # one chunk at least
             now_s += chunk_s
             published_s += chunk_s
