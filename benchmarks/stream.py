@@ -167,7 +167,11 @@ def print_profile(name: str, runs: dict[str, list[Run]]) -> None:
     for run in [*runs.get("worker", [])[-1:], *runs.get("worker_embeddings", [])[-1:]]:
         if run.drained is not None:
             stages = sorted(run.drained.stages_us.items(), key=lambda pair: -pair[1])
-            print(f"learner thread, us an event ({name}): " + ", ".join(f"{s} {us:.2f}" for s, us in stages))
+            print(
+                f"learner thread, us an event ({name}): "
+                + ", ".join(f"{s} {us:.2f}" for s, us in stages)
+                + f"; ranking a user {run.drained.rank_us:.0f} us"
+            )
 
 
 def print_latency(name: str, found: Latencies) -> None:

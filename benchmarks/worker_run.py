@@ -53,6 +53,9 @@ class Drained(Struct, kw_only=True):
     taught_ratio: float
     """Share of the events that took part in the gate's steps."""
 
+    rank_us: float
+    """Microseconds of the learner thread that ranking a user took, on average."""
+
 
 class Latencies(Struct, kw_only=True):
     """Event to snapshot, seconds; of users whom the refresh interval held back, from its end on."""
@@ -184,6 +187,7 @@ def drain(kafka: KafkaSettings, folder: Path, n_events: int, seconds: float, **s
         },
         stepped_ratio=metrics["reelflow_stepped_events_total"] / applied,
         taught_ratio=metrics["reelflow_taught_events_total"] / applied,
+        rank_us=metrics['reelflow_stage_seconds_total{stage="rank"}'] / max(stats["snapshots"], 1) * 1e6,
     )
 
 

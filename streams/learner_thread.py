@@ -3,7 +3,8 @@
 Learning never runs on the event loop. `submit` waits for a place, so back-pressure reaches the
 agents, their buffers, and finally the fetcher. The thread drains what waits, hands it to the
 core as one batch, and calls the core's tick at a steady pace. Questions (`ask`) run between
-batches, so they see a consistent model without a lock.
+batches, so they see a consistent model without a lock: in the order in which they came among the runs,
+or before the next batch where that does not matter (`look`; a full queue is seconds of work).
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class LearnerThread:
         self._batch_records = batch_records
         self._on_failure = on_failure
         self._queue: queue.SimpleQueue[RecordRun | Callable[[], None] | None] = queue.SimpleQueue()
+        self._looks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._places = asyncio.Semaphore(queue_runs)
         self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,17 +114,21 @@ class LearnerThread:
         TimeoutError
             When the thread is too busy to answer in time.
         """
-        answer: Future[T] = Future()
-
-        def run() -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
-            try:
-                answer.set_result(question())
-            except Exception as error:  # noqa: BLE001 - the asker gets whatever it was
-                answer.set_exception(error)
-
+        answer, run = _promise(question)
         self._queue.put(run)
+        return await asyncio.wait_for(asyncio.wrap_future(answer), timeout_s)
+
+    async def look(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
+        """As `ask`, before the next batch: what was submitted already may not have been learned.
+
+        Raises
+        ------
+        TimeoutError
+            When the thread is too busy to answer in time.
+        """
+        answer, run = _promise(question)
+        self._looks.put(run)
+        self._queue.put(_wake)
         return await asyncio.wait_for(asyncio.wrap_future(answer), timeout_s)
 
     async def stop(self, timeout_s: float) -> bool:
@@ -165,6 +171,8 @@ class LearnerThread:
             except queue.Empty:
                 pass
             self._busy_since = time.monotonic()
+            while not self._looks.empty():
+                self._looks.get_nowait()()
             if runs:
                 self._core.apply(runs)
                 self._release(len(runs))
@@ -184,3 +192,22 @@ class LearnerThread:
 
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(give_back)
+
+
+def _wake() -> None:
+    """Ends the thread's wait for runs."""
+
+
+def _promise(question: Callable[[], T]) -> tuple[Future[T], Callable[[], None]]:
+    """The answer to a question, and what gives it."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        try:
+            answer.set_result(question())
+        except Exception as error:  # noqa: BLE001 - the asker gets whatever it was
+            answer.set_exception(error)
+
+    return answer, run

@@ -191,7 +191,7 @@ class RoleService(Service):
             return self._role.safe_positions()
 
         try:
-            safe = await self.thread.ask(read)
+            safe = await self.thread.look(read)
         except TimeoutError:
             return  # a long batch; the next round covers it
         new = {

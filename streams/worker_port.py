@@ -130,12 +130,12 @@ class WorkerPort:
         return _json(self._answers.version())
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        await self._thread.ask(self._answers.refresh_gauges)
+        await self._thread.look(self._answers.refresh_gauges)
         body = await asyncio.to_thread(generate_latest, self._answers.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _stats(self, _: web.Request) -> web.Response:
-        return _json(await self._thread.ask(self._answers.stats))
+        return _json(await self._thread.look(self._answers.stats))
 
     async def _digest(self, _: web.Request) -> web.Response:
         return _json(await self._thread.ask(self._answers.digest, DIGEST_TIMEOUT_S))
@@ -143,26 +143,26 @@ class WorkerPort:
     async def _user(self, request: web.Request) -> web.Response:
         user_id = request.match_info["user_id"]
         return _found(
-            await self._thread.ask(lambda: self._answers.user(user_id)), f"user {user_id} is not known"
+            await self._thread.look(lambda: self._answers.user(user_id)), f"user {user_id} is not known"
         )
 
     async def _items(self, request: web.Request) -> web.Response:
         ids = [item_id for item_id in request.query.getall("id", []) if item_id][:MAX_IDS]
-        return _json(await self._thread.ask(lambda: self._answers.items(ids)))
+        return _json(await self._thread.look(lambda: self._answers.items(ids)))
 
     async def _similar(self, request: web.Request) -> web.Response:
         item_id, limit = request.match_info["item_id"], _limit(request)
-        found = await self._thread.ask(lambda: self._answers.similar(item_id, limit))
+        found = await self._thread.look(lambda: self._answers.similar(item_id, limit))
         return _found(found, f"item {item_id} is not known")
 
     async def _next_tags(self, request: web.Request) -> web.Response:
         tag, steps = request.match_info["tag"], _number(request, "steps", 1, MAX_STEPS)
-        found = await self._thread.ask(lambda: self._answers.next_tags(tag, steps))
+        found = await self._thread.look(lambda: self._answers.next_tags(tag, steps))
         return _found(found, f"tag {tag} is not known")
 
     async def _popular(self, request: web.Request) -> web.Response:
         limit = _limit(request)
-        return _json(await self._thread.ask(lambda: self._answers.popular(limit)))
+        return _json(await self._thread.look(lambda: self._answers.popular(limit)))
 
 
 @web.middleware

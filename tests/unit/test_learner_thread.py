@@ -71,6 +71,26 @@ def test_order_ticks_and_close() -> None:
     asyncio.run(main())
 
 
+def test_a_look_does_not_wait_for_the_queue() -> None:
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        thread = LearnerThread(core, queue_runs=4, tick_s=0.005, on_failure=failures.append, batch_records=1)
+        thread.start()
+        core.gate.clear()
+        for offset in range(3):
+            await thread.submit(run_of(offset))
+        looked = asyncio.create_task(thread.look(lambda: list(core.applied)))
+        asked = asyncio.create_task(thread.ask(lambda: list(core.applied)))
+        await asyncio.sleep(0)  # both have been put
+        core.gate.set()
+        assert len(await looked) <= 1
+        assert await asked == [0, 1, 2]
+        assert await thread.stop(5)
+        assert not failures
+
+    asyncio.run(main())
+
+
 def test_back_pressure_and_busy() -> None:
     async def main() -> None:
         core, failures = Recorder(), list[BaseException]()
