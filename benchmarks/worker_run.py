@@ -30,7 +30,7 @@ STALLED_S = 120.0
 BUSY_S = 120.0
 
 T = TypeVar("T")
-RAMP_S = 5.0
+RAMP_S = 10.0
 FRESH_TOPIC_S = 30.0
 
 

@@ -223,7 +223,7 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[int, Meta(ge=4, le=512)], Meta(description="neighbours kept an item")
     ] = 64
     transition_half_life_h: Annotated[HalfLifeHours, Meta(description="half-life of transitions, hours")] = (
-        24.0 * 30
+        24.0 * 1_000
     )
     popularity_half_lives_h: Annotated[
         Annotated[tuple[HalfLifeHours, ...], Meta(min_length=1, max_length=4)],
