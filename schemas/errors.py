@@ -9,6 +9,8 @@
     ├── TopicError              topics missing or configured differently   not retriable
     ├── UnavailableError        a peer (broker, worker) does not answer    retriable
     ├── SourceError             a data set cannot be read                  not retriable
+    ├── ExtraError              packages of an extra are not installed     not retriable
+    ├── MediaError              a medium is refused; says for what reason  by reason
     ├── StoreError              a store of state cannot be read or written retriable
     │   ├── ExistsError         an exclusive create came second            not retriable
     │   └── MissingError        there is nothing of that name              not retriable
@@ -21,6 +23,8 @@ Control-flow signals stay outside this tree.
 """
 
 from __future__ import annotations
+
+from .media import RETRIABLE, MediaReason
 
 
 class ReelflowError(Exception):
@@ -77,6 +81,28 @@ class UnavailableError(ReelflowError):
 
 class SourceError(ReelflowError):
     """A data set cannot be read; the message names file and row."""
+
+
+class ExtraError(ReelflowError):
+    """Packages are missing that only an extra of the distribution brings.
+
+    Operator action: install the extra named in the message.
+    """
+
+    def __init__(self, extra: str, missing: str) -> None:
+        super().__init__(f"{missing} is not installed: pip install 'reelflow[{extra}]'")
+        self.extra = extra
+        self.missing = missing
+
+
+class MediaError(ReelflowError):
+    """A picture, sound or video is refused; `reason` is one of `schemas.media.MediaReason`."""
+
+    def __init__(self, reason: MediaReason, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+        self.retriable = reason in RETRIABLE
 
 
 class StoreError(ReelflowError):

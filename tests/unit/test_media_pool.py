@@ -1,0 +1,307 @@
+"""Good files are decoded, hostile ones refused for the right reason, and the pool outlives them all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.errors import MediaError, ReelflowError
+from schemas.media import MediaModality, MediaReason
+from streams.content.decoded import Film, Picture, Sound
+from streams.content.limits import Form, MediaLimits, SourceRules
+from streams.content.pool import MediaPool
+
+from .. import media_files as make
+
+LIMITS = MediaLimits(
+    max_bytes=40 << 20,
+    max_pixels=20_000_000,
+    max_audio_s=600.0,
+    fetch_s=20.0,
+    decode_s=60.0,
+    decode_cpu_s=60,
+    memory_mib=256,
+)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[MediaPool]:
+    rules = SourceRules(schemes=("memory",))
+    with MediaPool(rules, LIMITS, Form(side=32, frames=4), workers=2) as running:
+        yield running
+
+
+def refused(pool: MediaPool, reference: Path | str, modality: MediaModality) -> MediaReason:
+    with pytest.raises(MediaError) as raised:
+        pool.read(str(reference), modality)
+    return raised.value.reason
+
+
+@contextmanager
+def with_limits(pool: MediaPool, **limits: float) -> Iterator[None]:
+    pool.limits = msgspec.structs.replace(LIMITS, **limits)
+    try:
+        yield
+    finally:
+        pool.limits = LIMITS
+
+
+def test_pictures(pool: MediaPool, tmp_path: Path) -> None:
+    expected = np.asarray(Image.fromarray(make.pixels()).resize((32, 32), Image.Resampling.BOX), dtype=float)
+    for name in ("a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "noextension"):
+        make.picture(tmp_path / name, **({} if "." in name else {"format": "png"}))
+        decoded = pool.read(str(tmp_path / name), "image")
+        assert isinstance(decoded, Picture)
+        assert (decoded.width, decoded.height, decoded.pixels.shape) == (80, 60, (32, 32, 3))
+        assert abs(decoded.pixels - expected).mean() < 25, name
+
+
+def test_exif_turns_and_transparency_is_white(pool: MediaPool, tmp_path: Path) -> None:
+    image = Image.new("RGB", (64, 32), "black")
+    image.paste("white", (0, 0, 64, 16))  # its upper half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: the upper half becomes the right one
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    turned = pool.read(str(tmp_path / "turned.jpg"), "image")
+    assert isinstance(turned, Picture)
+    assert turned.pixels[:, :14].max() < 30
+    assert turned.pixels[:, 18:].min() > 220
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.fromarray(np.full((20, 20), 0x8000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    clear, deep = (pool.read(str(tmp_path / name), "image") for name in ("clear.png", "deep.png"))
+    assert isinstance(clear, Picture)
+    assert isinstance(deep, Picture)
+    assert (clear.pixels == 255).all()
+    assert (deep.pixels == 0x80).all()
+
+
+def test_sounds(pool: MediaPool, tmp_path: Path) -> None:
+    for name in ("a.wav", "a.flac", "a.ogg", "a.mp3"):
+        make.sound(tmp_path / name)
+    make.film(tmp_path / "a.mp4")
+    make.film(tmp_path / "a.webm")
+    for name in ("a.wav", "a.flac", "a.ogg", "a.mp3", "a.mp4", "a.webm"):
+        decoded = pool.read(str(tmp_path / name), "audio")
+        assert isinstance(decoded, Sound)
+        (segment,) = decoded.segments
+        assert decoded.duration_s == pytest.approx(1.0, abs=0.15), name
+        assert 20 * np.log10(np.sqrt((segment**2).mean())) == pytest.approx(-23.0, abs=0.7), name
+        pitch = float(np.abs(np.fft.rfft(segment[4_000:12_000])).argmax()) * 2.0
+        assert pitch == pytest.approx(440.0, abs=4.0), name
+
+
+def test_frames_are_spread_over_the_duration(pool: MediaPool, tmp_path: Path) -> None:
+    make.film(tmp_path / "a.mp4", 4.0)
+    decoded = pool.read(f"file://{tmp_path}/a.mp4", "video")
+    assert isinstance(decoded, Film)
+    assert decoded.times_s.tolist() == pytest.approx([0.5, 1.5, 2.5, 3.5])
+    assert decoded.frames.mean(axis=(1, 2, 3)) == pytest.approx([40, 80, 120, 160], abs=5)
+    assert decoded.sound is not None
+    make.film(tmp_path / "silent.webm", 1.0, track=False)
+    silent = pool.read(str(tmp_path / "silent.webm"), "video")
+    assert isinstance(silent, Film)
+    assert (silent.sound, silent.no_sound, len(silent.frames)) == (None, "empty", 4)
+
+
+def test_long_videos_are_read_from_key_frames(pool: MediaPool, tmp_path: Path) -> None:
+    make.film(tmp_path / "a.mp4", 80.0, size=(16, 16), track=False)  # a key frame every 1.2 s
+    decoded = pool.read(str(tmp_path / "a.mp4"), "video")
+    assert isinstance(decoded, Film)
+    assert decoded.times_s == pytest.approx([10.0, 30.0, 50.0, 70.0], abs=1.3)
+
+
+def test_same_bytes_give_same_arrays(pool: MediaPool, tmp_path: Path) -> None:
+    make.film(tmp_path / "a.mp4")
+    with ThreadPoolExecutor(4) as threads:
+        films = list(threads.map(lambda _: pool.read(str(tmp_path / "a.mp4"), "video"), range(4)))
+    seen = {
+        (film.frames.tobytes(), film.sound.segments[0].tobytes())
+        for film in films
+        if isinstance(film, Film) and film.sound
+    }
+    assert len(seen) == 1
+
+
+@dataclass
+class Hostile:
+    name: str
+    modality: MediaModality
+    reason: MediaReason
+    content: bytes | Callable[[Path], object]
+    limits: dict[str, float] = field(default_factory=dict)
+
+
+def cut(write: Callable[[Path], bytes], ratio: float) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes((data := write(path))[: int(len(data) * ratio)])
+
+
+def damaged(write: Callable[[Path], bytes], start: int) -> Callable[[Path], object]:
+    """All bytes from `start` on are noise."""
+
+    def change(path: Path) -> None:
+        data = write(path)
+        noise = np.random.default_rng(5).integers(0, 256, len(data) - start, dtype=np.uint8).tobytes()
+        path.write_bytes(data[:start] + noise)
+
+    return change
+
+
+HEAVY = {"max_bytes": 1 << 30, "max_audio_s": 2_000.0}
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+HOSTILE = [
+    Hostile("empty.jpg", "image", "empty", b""),
+    Hostile("cut.jpg", "image", "truncated", cut(make.picture, 0.5)),
+    Hostile("cut.png", "image", "truncated", cut(make.picture, 0.5)),
+    Hostile("cut.webp", "image", "truncated", cut(make.picture, 0.5)),
+    Hostile("cut.gif", "image", "truncated", cut(make.picture, 0.4)),
+    Hostile("cut.wav", "audio", "truncated", cut(make.sound, 0.5)),
+    Hostile("cut.flac", "audio", "truncated", cut(make.sound, 0.5)),
+    Hostile("cut.mp4", "video", "truncated", cut(make.film, 0.6)),
+    Hostile("cut.webm", "video", "truncated", cut(lambda path: make.film(path, 2.0), 0.5)),
+    Hostile("head.png", "image", "too_many_pixels", make.png(40_000, 40_000, b"")),
+    Hostile(
+        "bomb.png", "image", "too_many_pixels", make.png(40_000, 40_000, make.deflated_zeros(40_000 * 5_001))
+    ),
+    Hostile("zip.png", "image", "wrong_type", make.zipped(50 << 20)),
+    Hostile("gzip.wav", "audio", "wrong_type", make.gzipped(50 << 20)),
+    Hostile("zip", "video", "unsupported", make.zipped(1 << 20)),
+    Hostile("text.png", "image", "wrong_type", "不是图片".encode() * 100),
+    Hostile("text.mp4", "video", "wrong_type", b"not a video"),
+    Hostile("playlist.mp4", "video", "wrong_type", PLAYLIST),
+    Hostile("playlist", "video", "unsupported", PLAYLIST),
+    Hostile("picture.svg", "image", "unsupported", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+    Hostile("really.png", "image", "wrong_type", lambda path: make.picture(path, format="jpeg")),
+    Hostile("picture.png", "video", "wrong_type", make.picture),
+    Hostile("noise.png", "image", "unreadable", damaged(make.picture, 60)),
+    Hostile("noise.mp4", "video", "truncated", damaged(make.film, 40)),
+    Hostile("noise.flac", "audio", "unreadable", damaged(make.sound, 30)),
+    Hostile("hour.wav", "audio", "too_long", make.long_wav(3_600)),
+    Hostile("endless.mp4", "video", "too_long", make.film, {"max_video_s": 0.5}),
+    Hostile("slow_rate.wav", "audio", "unsupported", make.long_wav(60, 100)),
+    Hostile("quiet.wav", "audio", "empty", make.long_wav(60, width=2)),
+    Hostile("silent.webm", "audio", "empty", lambda path: make.film(path, track=False)),
+    Hostile("large.wav", "audio", "too_large", make.long_wav(6_000)),
+    Hostile(
+        "greedy.png",
+        "image",
+        "memory",
+        make.png(12_000, 12_000, make.deflated_zeros(12_000 * 1_501)),
+        {"max_pixels": 200_000_000, "memory_mib": 64},
+    ),
+    Hostile("lengthy.wav", "audio", "timeout", make.long_wav(1_500, 384_000), HEAVY | {"decode_s": 0.1}),
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.name)
+def test_hostile_files(pool: MediaPool, tmp_path: Path, hostile: Hostile) -> None:
+    path = tmp_path / hostile.name
+    if isinstance(hostile.content, bytes):
+        path.write_bytes(hostile.content)
+    else:
+        hostile.content(path)
+    decoders = pool.pids
+    with with_limits(pool, **hostile.limits):
+        assert refused(pool, path, hostile.modality) == hostile.reason
+    make.picture(tmp_path / "good.png")
+    for _ in decoders:  # each of them still reads what is good
+        assert isinstance(pool.read(str(tmp_path / "good.png"), "image"), Picture)
+    assert pool.pids == decoders
+
+
+def test_processor_time_is_limited_too(pool: MediaPool, tmp_path: Path) -> None:
+    make.long_wav(1_500, 384_000)(tmp_path / "a.wav")
+    with with_limits(pool, **HEAVY, decode_cpu_s=1):
+        assert refused(pool, tmp_path / "a.wav", "audio") == "timeout"
+
+
+def test_what_is_no_file(pool: MediaPool, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for path, reason in (
+            (tmp_path / "pipe.png", "unsupported"),
+            (tmp_path / "socket", "unsupported"),
+            (Path("/dev/zero"), "unsupported"),
+            (tmp_path, "unsupported"),
+            (tmp_path / "missing.png", "not_found"),
+            (tmp_path / "missing" / "a.png", "not_found"),
+            ("a" * 5_000, "not_found"),
+            ("a\0b", "unreadable"),
+        ):
+            assert refused(pool, path, "image") == reason, path
+
+
+def test_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    make.picture(path)
+    path.chmod(0)
+    tmp_path.chmod(0o755)
+    # Root may read everything, so someone else asks; who cannot become someone else is not root.
+    program = (
+        "import os, sys\n"
+        "from streams.content.fetch import open_medium\n"
+        "from streams.content.limits import MediaLimits, SourceRules\n"
+        "from schemas.errors import MediaError\n"
+        "if os.geteuid() == 0: os.seteuid(65534)\n"
+        "try: open_medium(sys.argv[1], SourceRules(), MediaLimits())\n"
+        "except MediaError as error: print(error.reason)\n"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "permission\n"
+
+
+def test_only_from_the_folders_that_are_listed(pool: MediaPool, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    make.picture(inside / "a.png")
+    make.picture(outside / "a.png")
+    (inside / "link.png").symlink_to(outside / "a.png")
+    allowed = pool.rules
+    pool.rules = SourceRules(roots=(str(inside),))
+    try:
+        assert isinstance(pool.read(str(inside / "a.png"), "image"), Picture)
+        for reference in (
+            outside / "a.png",
+            inside / "link.png",
+            f"{inside}/../out/a.png",
+            f"file://{outside}/a.png",
+            "memory://a.png",
+            "ftp://host/a.png",
+            f"zip://a.png::file://{inside}/a.zip",
+            f"local://{inside}/a.png",
+        ):
+            assert refused(pool, reference, "image") == "path_not_allowed", reference
+    finally:
+        pool.rules = allowed
+
+
+def test_fsspec(pool: MediaPool) -> None:
+    assert refused(pool, "memory://nothing.png", "image") == "not_found"
+
+
+def test_a_decoder_that_dies_is_replaced(tmp_path: Path) -> None:
+    make.picture(tmp_path / "a.png")
+    with MediaPool(workers=1) as pool:
+        (before,) = pool.pids
+        os.kill(before, signal.SIGKILL)
+        assert refused(pool, tmp_path / "a.png", "image") == "crashed"
+        assert isinstance(pool.read(str(tmp_path / "a.png"), "image"), Picture)
+        assert pool.pids != [before]
+        assert pool.n_replaced == 1
+    with pytest.raises(ReelflowError, match="closed"):
+        pool.read(str(tmp_path / "a.png"), "image")
