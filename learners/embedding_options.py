@@ -52,6 +52,9 @@ class EmbeddingOptions(Struct, frozen=True, kw_only=True):
     user_idle_ms: int | None = None
     """Event time after which an idle user's row goes; None for never."""
 
+    item_admission: int = 1
+    """Events after which an item has a row: see `learners.item_admission`."""
+
     half: bool = False
     """bfloat16 products of users with drawn negatives (for GPUs); sums and tables stay float32."""
 
@@ -67,6 +70,7 @@ class EmbeddingOptions(Struct, frozen=True, kw_only=True):
             shifts=settings.shifted_contexts,
             half=settings.mixed_precision,
             objectives=settings.objectives,
+            item_admission=settings.item_admission,
             user_admission=settings.user_admission,
             user_idle_ms=None if settings.user_idle_days is None else round(settings.user_idle_days * DAY_MS),
         )

@@ -84,13 +84,19 @@ def _give(item: int, n: int, place: Int32, slots: Int32) -> int:
 @njit(nogil=True, cache=True)
 def gaussian_rows(first: int, last: int, dim: int, norm: float, seed: int) -> Float32:
     """Rows first .. last - 1 of N(0, norm^2 / dim), each a function of seed and row alone (Box-Muller)."""
-    rows = np.empty((last - first, dim), dtype=np.float32)
+    return gaussian_rows_at(np.arange(first, last).astype(np.int32), dim, norm, seed)
+
+
+@njit(nogil=True, cache=True)
+def gaussian_rows_at(numbers: Int32, dim: int, norm: float, seed: int) -> Float32:
+    """The rows `numbers` (R,) of `gaussian_rows`: (R, d)."""
+    rows = np.empty((len(numbers), dim), dtype=np.float32)
     key = mix64(np.uint64(seed) ^ np.uint64(0x656D62656464))
     scale = norm / np.sqrt(dim)
-    for row in range(first, last):
+    for i in range(len(numbers)):
         for k in range(dim):
-            state = mix64(key ^ mix64(np.uint64(row) * np.uint64(dim) + np.uint64(k)))
+            state = mix64(key ^ mix64(np.uint64(numbers[i]) * np.uint64(dim) + np.uint64(k)))
             u = (np.float64(state >> np.uint64(40)) + 1.0) / 16777217.0
             v = np.float64(state & np.uint64(0xFFFFFF)) / 16777216.0
-            rows[row - first, k] = scale * np.sqrt(-2.0 * np.log(u)) * np.cos(2.0 * np.pi * v)
+            rows[i, k] = scale * np.sqrt(-2.0 * np.log(u)) * np.cos(2.0 * np.pi * v)
     return rows

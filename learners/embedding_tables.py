@@ -16,8 +16,9 @@ from schemas.runs import Float32, Int32
 
 from .adagrad import DEFAULT_RATES, DenseParameter, RowTable
 from .embedding_options import EmbeddingOptions
-from .embedding_rows import gaussian_rows
+from .embedding_rows import gaussian_rows, gaussian_rows_at
 from .embedding_step import Dense
+from .item_admission import MOST, ItemAdmission
 from .item_head import HASTY_HEAD, HEAD, ItemHead
 from .negatives import NegativeSampler
 from .state import digest_arrays, grown, taken
@@ -64,6 +65,7 @@ class EmbeddingTables:
         )  # fmt: skip
         self._dense = self._initial_dense()
         self._sampler = NegativeSampler(seed)
+        self._admission = ItemAdmission(self.options.item_admission)
         self._head = ItemHead(dim, heads[0])
         self._hasty_head = ItemHead(dim, heads[1], prefix="hasty_head")
         self._n_items = 0
@@ -90,6 +92,7 @@ class EmbeddingTables:
         if n_items > self._n_items:
             self._items.ensure(n_items)
             self._sampler.ensure(n_items)
+            self._admission.ensure(n_items)
             self._place = grown(self._place, n_items, -1)
             self._dirty_items = grown(self._dirty_items, n_items, False)
             if n_items > len(self._closed):
@@ -120,7 +123,7 @@ class EmbeddingTables:
         ``vector`` (B, d) float32, ``support`` (B,) int32, and ``held`` (B,) bool: False for an item
         without a row, whose other values are zero.
         """
-        held = (items >= 0) & (items < self._n_items)
+        held = (items >= 0) & (items < self._n_items) & self._admission.admits(items)
         vectors = np.zeros((len(items), self._dim), dtype=np.float32)
         vectors[held] = host_array(self.item_vectors(self._tensor(items[held])))
         support = self.support[np.where(held, items, 0)] * held if held.any() else np.zeros_like(items)
@@ -145,6 +148,8 @@ class EmbeddingTables:
         self.ensure(int(items.max()) + 1, 0)
         self._items.put(self._tensor(items), self._tensor(vectors))
         self._sampler.put(items, support)
+        if not self._admission.is_open:
+            self._admission.put(items, np.full(len(items), MOST, dtype=np.uint8))
         closed = np.where(support > 0, 0.0, -np.inf).astype(np.float32)
         self._closed[self._tensor(items.astype(np.int64))] = self._tensor(closed)
         for head in (self._head, self._hasty_head):
@@ -204,6 +209,7 @@ class EmbeddingTables:
             "item_squares": host_array(self._items.squares[:n]).copy(),
             "item_moments": host_array(self._items.moments[:n]).copy(),
             "item_counts": self.support.copy(),
+            **self._admission.snapshot(n),
             **self._users.snapshot(),
             **self._head.snapshot(),
             **self._hasty_head.snapshot(),
@@ -236,6 +242,7 @@ class EmbeddingTables:
             taken(arrays, "item_squares", none, rows=n),
             taken(arrays, "item_moments", host_array(self._items.moments[:0]), rows=n),
         )
+        hits = self._admission.check(arrays, counts)
         users = self._users.check(arrays)
         dense = {}
         for name, each in self._dense.items():
@@ -249,6 +256,7 @@ class EmbeddingTables:
         for name, state in dense.items():
             self._dense[name].load(*state)
         self._sampler.load(counts, drawn)
+        self._admission.load(hits)
         self._n_items = n
         self._place = np.full(n, -1, dtype=np.int32)
         self._closed = self._tensor(np.where(counts > 0, 0.0, -np.inf).astype(np.float32))
@@ -289,7 +297,22 @@ class EmbeddingTables:
             for name, (value, rate) in start.items()
         }
 
+    def _admit(self, items: Int32) -> None:
+        """Count an event of each of `items` (N,), and give rows to those that have enough now."""
+        new = self._admission.count(items)
+        if len(new):
+            rows = gaussian_rows_at(new, self._dim, INITIAL_NORM, self._seed)
+            self._items.put(self._tensor(new), self._tensor(rows))
+
+    def _unadmit(self, items: Int32, hits: NDArray[np.uint8]) -> None:
+        """Take back `_admit` of `items` (N,), which had so many events before."""
+        self._admission.put(items, hits)
+        gone = np.unique(items[~self._admission.admits(items)])
+        self._items.put(self._tensor(gone), torch.zeros(len(gone), self._dim, device=self._device))
+
     def _initial_items(self, first: int, last: int) -> Float32:
+        if not self._admission.is_open:
+            return np.zeros((last - first, self._dim), dtype=np.float32)
         return gaussian_rows(first, last, self._dim, INITIAL_NORM, self._seed)
 
 

@@ -103,11 +103,18 @@ class Embeddings(EmbeddingTables):
             start, before = end, int(n_targets[end - 1])
 
     def _learn_step(self, batch: Interactions, rows: NDArray[np.intp], is_target: NDArray[np.bool_]) -> None:
+        counted, hits = batch.items[rows], None
+        if not self._admission.is_open:
+            hits = self._admission.hits(counted)
+            self._admit(counted)
+            rows = rows[self._admission.admits(counted)]
+            if not len(rows):
+                return
         chosen = is_target[rows]
         rows = np.concatenate([rows[chosen], rows[~chosen]])
         n_targets = int(np.count_nonzero(chosen))
         targets = batch.items[rows[:n_targets]]
-        history = self._cut(batch.history[rows])
+        history = self._admission.masked(self._cut(batch.history[rows]))
         weight = np.abs(batch.weight[rows])
         real = weight[n_targets:]
         more, shifted, shifted_weight = self._shifted(history[:n_targets], weight[:n_targets])
@@ -133,6 +140,8 @@ class Embeddings(EmbeddingTables):
         item_norms, user_norms = row_norms(found.items), row_norms(found.users)
         if not _all_finite(found, item_norms, user_norms):
             self._sampler.drawn = drawn_before
+            if hits is not None:
+                self._unadmit(counted, hits)
             self.discarded_steps += 1
             return
         positives = np.bincount(user[:n_targets], minlength=len(users))
@@ -212,7 +221,7 @@ class Embeddings(EmbeddingTables):
 
     def predict(self, contexts: Contexts, items: Int32) -> Float32:
         """Logits ``f_U . f_C``: (B, C); 0 for an item without a row."""
-        known = (items >= 0) & (items < self._n_items)
+        known = (items >= 0) & (items < self._n_items) & self._admission.admits(items)
         logits = np.zeros((len(contexts.users), len(items)), dtype=np.float32)
         if known.any():
             rows = self.item_vectors(self._tensor(items[known]))
@@ -285,7 +294,8 @@ class Embeddings(EmbeddingTables):
 
         Without the item itself and those that `withdrawn` (n,) by slot marks.
         """
-        if not 0 <= item < self._n_items:
+        asked = np.array([item], dtype=np.int32)
+        if not 0 <= item < self._n_items or not self._admission.admits(asked)[0]:
             return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         unit = torch.nn.functional.normalize(self._items.values[: self._n_items])
         closed = self._closed_now(withdrawn)[: self._n_items].clone()
@@ -304,6 +314,7 @@ class Embeddings(EmbeddingTables):
     def _encode(self, contexts: Contexts) -> Tensor:
         history = self._cut(contexts.history)
         history = np.where(history < self._n_items, history, np.int32(-1))
+        history = self._admission.masked(history)
         return encode(
             self._items.values, self._tensor(history), self._dense_values(),
             self._users.values, self._tensor(self._users.rows_of(contexts.users)),

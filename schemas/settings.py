@@ -192,6 +192,10 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[int, Meta(ge=0, le=8)],
         Meta(description="learn a target also from the history without its last 1, 2, ... items"),
     ] = 0
+    item_admission: Annotated[
+        Annotated[int, Meta(ge=1, le=255)],
+        Meta(description="events after which an item gets an embedding row; 1 at the first"),
+    ] = 1
     user_admission: Annotated[
         Annotated[int, Meta(ge=1, le=255)],
         Meta(description="positives after which a user gets an embedding row; 1 at the first"),

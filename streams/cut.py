@@ -176,6 +176,7 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
             "learner.household_hours": settings.learner.household_hours,
             "learner.max_items": settings.learner.max_items,
             "learner.max_users": settings.learner.max_users,
+            "learner.item_admission": settings.learner.item_admission,
             "learner.loss": settings.learner.loss,
             "learner.learning_rate": settings.learner.learning_rate,
             "learner.in_batch_negatives": settings.learner.in_batch_negatives,

@@ -48,6 +48,10 @@ ENCODERS: Final[dict[str, EmbeddingOptions]] = {
         user_admission=3,
         user_idle_ms=1_800_000,
     ),
+    "embeddings with item rows at 3 events": EmbeddingOptions(item_admission=3),
+    "embeddings with attention, late item rows and shifts": EmbeddingOptions(
+        item_admission=2, heads=1, shifts=1, in_batch=True
+    ),
     "embeddings by adam with short user rows": EmbeddingOptions(optimizer="adam", user_idle_ms=600_000),
 }
 """Every value of every choice at least once."""
