@@ -120,6 +120,11 @@ class WorkerMetrics:
         )
         self.users = Gauge("reelflow_users", "Users with state", registry=registry)
         self.items = Gauge("reelflow_items", "Items known", registry=registry)
+        self.item_slots = Gauge(
+            "reelflow_item_slots_ratio",
+            "Share of learner.max_items that is taken; at 1 events on new items are dead letters",
+            registry=registry,
+        )
         self.ready = Gauge(
             "reelflow_ready", "1 when caught up with the log and publishing", registry=registry
         )

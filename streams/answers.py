@@ -50,6 +50,7 @@ class Answers:
         core, metrics = self._core, self._core.metrics
         metrics.users.set(sum(len(part.state.users) for part in core.partitions.values()))
         metrics.items.set(len(core.model.items))
+        metrics.item_slots.set(core.item_table.ratio(len(core.model.items)))
         metrics.ready.set(core.ready)
         metrics.tags_refused.set(core.model.tags.n_refused)
         metrics.recovery.set(core.recovered_ratio())

@@ -37,6 +37,7 @@ from .checkpoint.journal import JournalEntry, JournalRun
 from .commits import CommitGate, Positions
 from .cut import Captured, capture
 from .intake import Intake
+from .item_table import ItemTable
 from .latency import Rate
 from .letters import LetterWriter
 from .model import Model, concatenated
@@ -135,6 +136,7 @@ class WorkerCore:
         self.syncs: Syncs | None = None
         """Set by a role that publishes its model."""
         self._keeper: Keeper | None = None
+        self.item_table = ItemTable(settings.learner.max_items)
         self._captured: Captured | None = None
         self._applied_s = 0.0
         self._backlog = True
@@ -263,6 +265,7 @@ class WorkerCore:
         if folded:
             self._learn(folded, reports=reports)
         self.publisher.sync_items()
+        self.item_table.tell(len(self.model.items))
 
     def _learn(self, folded: list[Interactions], *, reports: bool) -> None:
         batch = concatenated(folded)

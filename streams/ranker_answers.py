@@ -52,6 +52,7 @@ class RankerAnswers:
         core, metrics = self._core, self._core.metrics
         metrics.users.set(sum(len(part.state.users) for part in core.partitions.values()))
         metrics.items.set(len(core.model.items))
+        metrics.item_slots.set(core.item_table.ratio(len(core.model.names.items)))
         metrics.ready.set(core.ready)
         metrics.recovery.set(core.held.recovered_ratio())
         metrics.lag_records.set(core.lag_records())

@@ -35,6 +35,7 @@ from serving.metrics import WorkerMetrics
 from .commits import CommitGate, Positions
 from .core import run_from
 from .intake import Intake
+from .item_table import ItemTable
 from .latency import Rate
 from .letters import LetterWriter
 from .partition import Holdings, Partition, Readiness, Shelf
@@ -122,6 +123,7 @@ class RankerCore:
             clock,
         )
         self.publisher.before_send = units.before_send
+        self.item_table = ItemTable(settings.learner.max_items)
         self._waiting: dict[int, _Waiting] = {}
         self._share = PublishShare()
         self._applied_s = 0.0
@@ -313,6 +315,7 @@ class RankerCore:
         started_s = time.perf_counter()
         self._take_over(started_s + (MODEL_S if self._model_ready else 10 * MODEL_S))
         self._follow_model()
+        self.item_table.tell(len(self.model.names.items))
         for partition, part in self.held.partitions.items():
             quiet = partition in self._parked or partition not in self._begun or not part.caught_up
             if not quiet:
