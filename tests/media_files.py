@@ -43,10 +43,17 @@ def sound(path: Path, seconds: float = 1.0) -> bytes:
     return path.read_bytes()
 
 
-def film(path: Path, seconds: float = 1.0, *, size: tuple[int, int] = (64, 80), track: bool = True) -> bytes:
-    """Ten frames a second, each of one grey that tells its number, with a tone."""
+def film(
+    path: Path,
+    seconds: float = 1.0,
+    *,
+    size: tuple[int, int] = (64, 80),
+    track: bool = True,
+    live: bool = False,
+) -> bytes:
+    """Ten frames a second, each of one grey that tells its number, with a tone; `live`: no duration told."""
     web = path.suffix == ".webm"
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"live": "1"} if live else {}) as container:
         pictures = container.add_stream("libvpx" if web else "mpeg4", rate=10)
         assert isinstance(pictures, av.VideoStream)
         pictures.height, pictures.width = size

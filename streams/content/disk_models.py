@@ -132,7 +132,7 @@ def _package(name: str) -> Any:
 
 
 def _digest(folder: Path) -> str:
-    """Versions of torch apart, what makes the vectors: eight hex digits over a model's files."""
+    """Eight hex digits over a model's files."""
     if not folder.is_dir():
         raise ConfigurationError("content.model", f"the model is not on this machine: {folder}")
     digest = hashlib.sha256()

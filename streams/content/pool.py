@@ -101,10 +101,14 @@ class MediaPool:
             raise
         finally:
             self._idle.put(decoder)
-        if kind == REFUSED:
+        try:
+            if kind != REFUSED:
+                return unpack(payload)
             reason, message = msgspec.msgpack.decode(payload, type=tuple[MediaReason, str])
-            raise MediaError(reason, message)
-        return unpack(payload)
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            # What a hostile file may have made of its decoder is not to be trusted either.
+            raise MediaError("crashed", f"the decoder answers nonsense: {error}") from error
+        raise MediaError(reason, message)
 
     @property
     def pids(self) -> list[int]:

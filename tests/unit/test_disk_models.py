@@ -65,7 +65,7 @@ def test_sounds_through_the_encoder_of_whisper(tmp_path: Path) -> None:
     sounds = [Sound([tone(1.0, pitch)], 16_000, 1.0) for pitch in (220.0, 2_000.0)]
     vectors = encoder.encode(sounds)
     assert vectors.shape == (2, 16)
-    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-4
     np.testing.assert_array_equal(encoder.encode(sounds[:1])[0], vectors[0])
 
 
@@ -93,9 +93,8 @@ def test_titles_through_sentence_transformers(tmp_path: Path) -> None:
     )
     bert.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    folder = str(tmp_path / "bert")
-    parts = library.models.Transformer(folder), library.models.Pooling(16)
-    library.SentenceTransformer(modules=list(parts), device="cpu").save(str(tmp_path / "saved"))
+    # A folder without modules of its own gets mean pooling.
+    library.SentenceTransformer(str(tmp_path / "bert"), device="cpu").save(str(tmp_path / "saved"))
     encoder = SentenceModel(tmp_path / "saved")
     vectors = encoder.encode(["cat day", "report", "<b>cat</b> day"])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1.0] * 3, abs=1e-5)

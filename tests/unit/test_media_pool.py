@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -16,11 +17,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from schemas.errors import MediaError, ReelflowError
 from schemas.media import MediaModality, MediaReason
 from streams.content.decoded import Film, Picture, Sound
+from streams.content.fetch import open_medium
 from streams.content.limits import Form, MediaLimits, SourceRules
 from streams.content.pool import MediaPool
 
@@ -121,6 +124,24 @@ def test_long_videos_are_read_from_key_frames(pool: MediaPool, tmp_path: Path) -
     decoded = pool.read(str(tmp_path / "a.mp4"), "video")
     assert isinstance(decoded, Film)
     assert decoded.times_s == pytest.approx([10.0, 30.0, 50.0, 70.0], abs=1.3)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mov", "a.ts"])
+def test_containers(pool: MediaPool, tmp_path: Path, name: str) -> None:
+    make.film(tmp_path / name, 2.0)
+    decoded = pool.read(str(tmp_path / name), "video")
+    assert isinstance(decoded, Film)
+    assert decoded.frames.mean(axis=(1, 2, 3)) == pytest.approx([30, 50, 70, 90], abs=7)
+    assert decoded.sound is not None
+
+
+def test_a_recording_that_does_not_tell_its_duration(pool: MediaPool, tmp_path: Path) -> None:
+    make.film(tmp_path / "a.webm", 3.0, live=True, track=False)
+    decoded = pool.read(str(tmp_path / "a.webm"), "video")
+    assert isinstance(decoded, Film)
+    assert len(decoded.frames) == 4
+    assert (np.diff(decoded.times_s) > 0.5).all()
+    assert decoded.duration_s == pytest.approx(2.9, abs=0.6)
 
 
 def test_same_bytes_give_same_arrays(pool: MediaPool, tmp_path: Path) -> None:
@@ -292,6 +313,39 @@ def test_only_from_the_folders_that_are_listed(pool: MediaPool, tmp_path: Path) 
 
 def test_fsspec(pool: MediaPool) -> None:
     assert refused(pool, "memory://nothing.png", "image") == "not_found"
+    rules = SourceRules(schemes=("memory", "s4"))
+    MemoryFileSystem().pipe_file("/media/a.png", b"12345")
+    file, name = open_medium("memory://media/a.png", rules, LIMITS)
+    with file:
+        assert (file.read(), name) == (b"12345", "media/a.png")
+    for url, limit, reason in (
+        ("memory://media/a.png", 4, "too_large"),
+        ("s4://bucket/a.png", 4, "unreadable"),  # nothing of fsspec's knows it
+    ):
+        with pytest.raises(MediaError) as raised:
+            open_medium(url, rules, msgspec.structs.replace(LIMITS, max_bytes=limit))
+        assert raised.value.reason == reason
+
+
+def test_decoders_end_with_their_pool(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from streams.content.pool import MediaPool\n"
+        "pool = MediaPool(workers=1)\n"
+        "print(*pool.pids, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        decoder = os.pidfd_open(int(owner.stdout.readline()))
+        try:
+            owner.kill()
+            ended = select.poll()
+            ended.register(decoder, select.POLLIN)
+            assert ended.poll(30_000)
+        finally:
+            os.close(decoder)
 
 
 def test_a_decoder_that_dies_is_replaced(tmp_path: Path) -> None:
@@ -305,3 +359,52 @@ def test_a_decoder_that_dies_is_replaced(tmp_path: Path) -> None:
         assert pool.n_replaced == 1
     with pytest.raises(ReelflowError, match="closed"):
         pool.read(str(tmp_path / "a.png"), "image")
+
+
+DAMAGED = {
+    "empty",
+    "memory",
+    "too_large",
+    "too_long",
+    "too_many_pixels",
+    "truncated",
+    "unreadable",
+    "unsupported",
+    "wrong_type",
+}
+N_MUTANTS = int(os.environ.get("FUZZ_MEDIA", "48"))
+
+
+def test_mutated_files_are_decoded_or_refused(pool: MediaPool, tmp_path: Path) -> None:
+    """Bytes changed, cut out or doubled anywhere: no reason but those of damaged files, no decoder lost."""
+    generator = np.random.default_rng(7)
+    seeds: list[tuple[str, bytes, MediaModality]] = [
+        (name, make.picture(tmp_path / name), "image")
+        for name in ("a.jpg", "a.png", "a.gif", "a.webp", "a.bmp")
+    ]
+    seeds += [(name, make.sound(tmp_path / name), "audio") for name in ("a.wav", "a.flac", "a.ogg", "a.mp3")]
+    seeds += [(name, make.film(tmp_path / name), "video") for name in ("a.mp4", "a.webm", "a.avi")]
+    decoders = pool.pids
+    reasons: list[str] = []
+    for n in range(N_MUTANTS):
+        name, data, modality = seeds[n % len(seeds)]
+        mutant = bytearray(data)
+        for _ in range(generator.integers(1, 8)):
+            at = int(generator.integers(0, len(mutant)))
+            size = int(generator.integers(1, 40))
+            change = generator.integers(0, 3)
+            if change == 0:
+                mutant[at : at + size] = generator.bytes(size)
+            elif change == 1:
+                del mutant[at : at + size]
+            else:
+                mutant[at:at] = mutant[at : at + size]
+        (tmp_path / f"mutant-{name}").write_bytes(mutant)
+        try:
+            assert isinstance(pool.read(str(tmp_path / f"mutant-{name}"), modality), Picture | Sound | Film)
+            reasons.append("none")
+        except MediaError as error:
+            reasons.append(error.reason)
+    assert pool.pids == decoders
+    assert set(reasons) - {"none"} <= DAMAGED, reasons
+    assert len(set(reasons)) > 2
