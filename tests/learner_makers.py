@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.blend import Gate
+from learners.content_fusion import ContentFusion, FusionOptions
+from learners.content_items import ContentItems
+from learners.content_vectors import content_of
 from learners.cooccurrence import Cooccurrence
 from learners.ease import Ease
 from learners.embedding_options import EmbeddingOptions
@@ -20,6 +23,7 @@ from learners.mixture import Mixture
 from learners.popularity import Popularity
 from learners.probability import ProbabilityOptions
 from learners.probability_items import ItemProbability
+from learners.tagger import Tagger, TaggerOptions
 from learners.transitions import Transitions
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32
@@ -149,3 +153,60 @@ def item_probability(*, attention: bool = False) -> ItemProbability:
     for item in range(30):
         learner.set_item(item, creator=item % 7, tag=item % 3, duration_ms=9_000 * (item % 5))
     return learner
+
+
+DIMS: Final = {"text": 12, "image": 7, "audio": 5}
+
+
+def content_items(kind: Literal["gate", "concat"] = "gate") -> ContentItems:
+    """Content of most items, some modalities lacking, beside embeddings that learned before."""
+    fusion = ContentFusion(DIMS, 16, seed=4, options=FusionOptions(kind=kind))
+    learner = ContentItems(fusion, _evidence()[2], max_items=64)
+    random = np.random.default_rng(8)
+    for item in range(35):
+        vectors = {
+            name: random.normal(size=size).astype(np.float32)
+            for k, (name, size) in enumerate(DIMS.items())
+            if (item + k) % 3 or name == "text"
+        }
+        learner.set_item(item, vectors)
+    learner.touched()
+    return learner
+
+
+class TaggedItems:
+    """The tagger as a learner: a positive brings its item's content and tags; `predict` scores tag 0."""
+
+    def __init__(self, kind: Literal["gate", "concat"]) -> None:
+        self._tagger = Tagger(DIMS, TaggerOptions(kind=kind, max_tags=8))
+        random = np.random.default_rng(8)
+        vectors = {name: random.normal(size=(64, size)).astype(np.float32) for name, size in DIMS.items()}
+        vectors["image"][::3] = np.nan
+        self._content = content_of(64, vectors, DIMS)
+        self._tagger.set_tag_text("t0", random.normal(size=DIMS["text"]).astype(np.float32))
+
+    @property
+    def name(self) -> str:
+        return self._tagger.name
+
+    def predict(self, contexts: Contexts, items: Int32) -> Float32:
+        known = np.clip(items, 0, 63)
+        p = self._tagger.predict(self._content.take(known)).probabilities[:, 0]
+        return np.tile(p, (len(contexts.users), 1))
+
+    def learn_many(self, batch: Interactions) -> None:
+        items = batch.items[batch.fresh & (batch.weight > 0)]
+        tags = [[f"t{item % 5}", f"u{item % 11}"][: item % 3] for item in items.tolist()]
+        self._tagger.learn(self._content.take(items), tags)
+
+    def touched(self) -> TouchedKeys:
+        return self._tagger.touched()
+
+    def snapshot(self) -> Arrays:
+        return self._tagger.snapshot()
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        self._tagger.restore(arrays)
+
+    def digest(self) -> str:
+        return self._tagger.digest()

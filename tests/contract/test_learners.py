@@ -19,7 +19,15 @@ from learners.transitions import Transitions
 from schemas.errors import StateError
 from schemas.learner import Contexts, Interactions, Learner
 from tests.learner_data import contexts_of, interactions, split
-from tests.learner_makers import ENCODERS, encoder, item_probability, ranked_gate, ranked_mixture
+from tests.learner_makers import (
+    ENCODERS,
+    TaggedItems,
+    content_items,
+    encoder,
+    item_probability,
+    ranked_gate,
+    ranked_mixture,
+)
 
 HOUR_MS = 3_600_000
 N_ITEMS = 40
@@ -45,10 +53,16 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "mixture": ranked_mixture,
     "probability": item_probability,
     "probability with attention": lambda: item_probability(attention=True),
+    "content": content_items,
+    "content side by side": lambda: content_items("concat"),
+    "tagger": lambda: TaggedItems("gate"),
+    "tagger side by side": lambda: TaggedItems("concat"),
     **{name: encoder(name) for name in ENCODERS},
 }
 FOLDS_EXACTLY = frozenset(
-    name for name in LEARNERS if not name.startswith(("embeddings", "ease", "gate", "mixture"))
+    name
+    for name in LEARNERS
+    if not name.startswith(("content", "embeddings", "ease", "gate", "mixture", "tagger"))
 )
 """Learners whose learn_many equals folding one event at a time, bit by bit."""
 
