@@ -107,6 +107,8 @@ class ProbabilityOptions(Struct, frozen=True, kw_only=True):
     factor_bits: int = 18
     """Rows of the factorisation and of effects: 2^bits, 400 bytes for both targets."""
     max_users: int = 1 << 16
+    hidden: bool = True
+    """Whether the attention's hidden layers are inputs: without attention no use, and half of the cost."""
     half_life_h: float = 27.0
     prior_variance: float = 0.003
     hidden_variance: float = 0.004
@@ -134,7 +136,8 @@ class Probability:
         padded = np.full((len(keys), 3), -1, dtype=np.int32)
         for at, key in enumerate(keys):
             padded[at, : len(key)] = [column[name] for name in key]
-        n_scaled = len(keys) * N_FEATURES + len(options.numbers) + N_MEMORY + 2 * N_HIDDEN
+        self._n_hidden = N_HIDDEN if options.hidden else 0
+        n_scaled = len(keys) * N_FEATURES + len(options.numbers) + N_MEMORY + 2 * self._n_hidden
         self._n_inputs = n_scaled + 1 + N_OPINIONS
         factors = [name for name in FACTORS if name in column]
         self._plan = Plan(
@@ -143,6 +146,7 @@ class Probability:
             effect_columns=np.array([column[name] for name in EFFECTS if name in column], dtype=np.int32),
             factor_columns=np.array([column[name] for name in factors], dtype=np.int32),
             n_user_columns=sum(name in OF_THE_USER for name in factors),
+            n_hidden=self._n_hidden,
             head_inputs=self._head_inputs(list(keys), n_scaled),
             half_life_h=options.half_life_h,
             prior_rates=options.prior_rates,
@@ -168,7 +172,7 @@ class Probability:
             for at, name in enumerate(self.options.numbers)
             if name not in self.options.user_numbers
         ]
-        chosen += range(n_scaled - N_HIDDEN, n_scaled)  # hidden units of the prior history
+        chosen += range(n_scaled - self._n_hidden, n_scaled)  # hidden units of the prior history
         return np.array([*chosen, n_scaled, n_scaled + 1, n_scaled + 3], dtype=np.int32)
 
     def _nothing(self, n_scaled: int) -> Knowledge:
@@ -179,7 +183,7 @@ class Probability:
         weights = np.zeros((t, d), dtype=np.float32)
         weights[:, n_scaled + 1 :] = 1.0 / N_OPINIONS
         weights[:, n_scaled] = np.log(rates[:t] / (1.0 - rates[:t])) * 0.3
-        variances[n_scaled - 2 * N_HIDDEN : n_scaled] = options.hidden_variance
+        variances[n_scaled - 2 * self._n_hidden : n_scaled] = options.hidden_variance
         variances[n_scaled:] = options.opinion_variance
         head = self._plan.head_inputs
         random = np.random.default_rng(options.seed)
@@ -324,8 +328,10 @@ class Probability:
         """
         found = {}
         for name, array in Probability._arrays(self).items():
-            of_items = name.startswith("attention.")
-            found[name] = taken(arrays, name, array, rows=None if of_items else len(array))
+            grows = name.startswith(("attention.", "memory."))
+            found[name] = taken(arrays, name, array, rows=None if grows else len(array))
+        if len({len(array) for name, array in found.items() if name.startswith("memory.")}) > 1:
+            raise StateError("the memory's arrays are of different numbers of users")
         if not np.isfinite(found["know.weights"]).all():
             raise StateError("the weights are not finite")
 

@@ -14,7 +14,7 @@ from schemas.runs import Float32, Float64, Int8, Int32, Int64, UInt64
 from . import impression_memory as memories
 from .factorisation import logit_of, step
 from .hashed_rows import claim, find, hash_keys, mixed
-from .history_attention_kernels import N_HIDDEN, AttentionTables, attention_logit
+from .history_attention_kernels import AttentionTables, attention_logit
 from .impression_memory import Memory, recall, remember, unrolled
 from .impressions import CLICK, LONG
 from .logistic_filter import effects_of, learn, linear, sigmoid
@@ -63,6 +63,7 @@ class Plan(NamedTuple):
     effect_columns: Int32  # categories with an effect of their own
     factor_columns: Int32  # categories of the factorisation, those of the user first
     n_user_columns: int
+    n_hidden: int  # hidden units of each attention that are inputs
     head_inputs: Int32  # inputs of the ranking head
     half_life_h: float
     prior_rates: tuple[float, float]  # of the factorisation: linear, vectors
@@ -107,7 +108,8 @@ def hashed_rows(categories: Int32, columns: Int32, n_rows: int, rows: Int64) -> 
 
 
 @njit(nogil=True, cache=True, _nrt=False, fastmath={"contract", "arcp"})
-def _scaled(raw: Float32, know: Knowledge, inputs: Float32) -> None:
+def scale_inputs(raw: Float32, know: Knowledge, inputs: Float32) -> None:
+    """Write `raw` (S,), scaled and cut, and the constant to `inputs`."""
     n = know.n_seen[0]
     for j in range(len(raw)):
         scale = math.sqrt(know.squares[j] / n + _SPREAD_MIN)
@@ -170,14 +172,14 @@ def describe_row(
     hashed_rows(categories, plan.factor_columns, know.linear.shape[1], use.factor_rows[i])
     n = unrolled(memory.rings, memory.counts, user, len(tables.keys), use.history)
     live = attention_logit(tables, item, use.history[:n], use.work)
-    at = len(raw) - 2 * N_HIDDEN
-    for j in range(N_HIDDEN):
+    at = len(raw) - 2 * plan.n_hidden
+    for j in range(plan.n_hidden):
         raw[at + j] = use.work[3, j]
     n = unrolled(memory.prior_rings, memory.prior_counts, user, len(tables.keys), use.history)
     before = attention_logit(tables, item, use.history[:n], use.work)
-    for j in range(N_HIDDEN):
-        raw[at + N_HIDDEN + j] = use.work[3, j]
-    _scaled(raw, know, use.inputs[i])
+    for j in range(plan.n_hidden):
+        raw[at + plan.n_hidden + j] = use.work[3, j]
+    scale_inputs(raw, know, use.inputs[i])
     for c in range(N_TARGETS):
         use.opinions[i, c, 0] = logit_of(
             use.factor_rows[i], know.biases[c, 0], know.linear[c], know.factors[c], use.total

@@ -300,6 +300,7 @@ class PartitionState:
                 history=out.history[:m],
                 fresh=out.fresh[:m],
                 gap_ms=out.gap_ms[:m],
+                surfaces=batch.surfaces[rows],
             ),
             session=out.session[:m],
             is_new_session=out.new_session[:m],

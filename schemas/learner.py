@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from .runs import Float32, Int8, Int32, Int64
@@ -38,7 +38,8 @@ class Interactions(Struct, kw_only=True):
     *before* the event, immediate inside the batch: oldest first, right-aligned, -1 padded.
     `fresh` marks a positive whose item is not among the last few of the history: those are the
     next-item targets (a like on the video being watched is not a second visit). `gap_ms` is
-    the time since the user's previous positive (-1: none).
+    the time since the user's previous positive (-1: none). `surfaces` holds codes of `SURFACES`,
+    -1 where the event names none; left out, that is all of them.
     """
 
     users: Int32  # model user slots
@@ -49,6 +50,11 @@ class Interactions(Struct, kw_only=True):
     history: Int32  # (N, H)
     fresh: NDArray[np.bool_]
     gap_ms: Int64
+    surfaces: Int8 = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
+
+    def __post_init__(self) -> None:
+        if len(self.surfaces) != len(self.users):
+            self.surfaces = np.full(len(self.users), -1, dtype=np.int8)
 
     def __len__(self) -> int:
         return len(self.users)

@@ -233,6 +233,25 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[tuple[HalfLifeHours, ...], Meta(min_length=1, max_length=4)],
         Meta(description="half-lives of popularity, hours"),
     ] = (24.0, 240.0)
+    probabilities: Annotated[
+        bool,
+        Meta(
+            description="learn probabilities of click, completion and like, for `POST /v1/users/{id}/score`"
+            " and `ranker.objectives`: [probability.md](probability.md)"
+        ),
+    ] = False
+    probabilities_per_s: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)],
+        Meta(description="exposures a second of event time that they learn from at most, evenly; 0 all"),
+    ] = 500.0
+    probability_bits: Annotated[
+        Annotated[int, Meta(ge=10, le=24)],
+        Meta(description="memory for them: 40 MB at 18, twice as much with each more"),
+    ] = 18
+    attribution_s: Annotated[
+        Annotated[float, Meta(gt=0, le=86_400)],
+        Meta(description="seconds of event time in which an act belongs to what was shown"),
+    ] = 1_800.0
     sync_interval_s: Annotated[
         Annotated[float, Meta(gt=0, le=60)],
         Meta(description="a separate learner publishes what changed this often, seconds"),

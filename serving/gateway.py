@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from schemas.settings import Settings
 
-from . import gateway_events, gateway_health, gateway_lists
+from . import gateway_events, gateway_health, gateway_lists, gateway_score
 from .gateway_http import Observed, add_error_handlers
 from .gateway_openapi import describe
 from .gateway_state import Gateway
@@ -82,7 +82,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.gateway = gateway
-    for module in (gateway_lists, gateway_events, gateway_health):
+    for module in (gateway_lists, gateway_score, gateway_events, gateway_health):
         app.include_router(module.router)
     add_error_handlers(app)
     describe(app)

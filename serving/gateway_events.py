@@ -11,7 +11,7 @@ from starlette.responses import Response
 from schemas.errors import ContractError, UnavailableError
 
 from .events_in import Refused, Stored, parse_events
-from .gateway_http import GatewayError, answer
+from .gateway_http import GatewayError, answer, json_body
 from .gateway_models import EventResult, EventsAccepted
 from .gateway_openapi import EVENTS_BODY, answers
 from .gateway_state import GatewayOf
@@ -33,10 +33,7 @@ router = APIRouter(prefix="/v1", tags=["writing"])
 )
 async def post_events(request: Request, gateway: GatewayOf) -> Response:
     """Validate all events, then produce all of them; one that breaks the contract stops them all."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise GatewayError(415, f"the content type must be application/json, not {content_type or 'absent'}")
-    body = await _body(request, gateway.settings.gateway.max_body_bytes)
+    body = await json_body(request, gateway.settings.gateway.max_body_bytes)
     outcomes = gateway.metrics.events
     try:
         events, refused = parse_events(body)
@@ -70,20 +67,6 @@ async def post_events(request: Request, gateway: GatewayOf) -> Response:
             results=results,
         )
     return answer(EventsAccepted(results=results), 202)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise GatewayError(413, f"the body has {declared} bytes; at most {limit} are taken")
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise GatewayError(413, f"the body is larger than {limit} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _refusal(refused: Sequence[Refused], *, n_events: int) -> GatewayError:

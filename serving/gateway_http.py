@@ -59,6 +59,30 @@ def answer(value: Any, status: int = 200) -> Response:
     )
 
 
+async def json_body(request: Request, limit: int) -> bytes:
+    """The body of a request that says it is JSON.
+
+    Raises
+    ------
+    GatewayError
+        415 where it does not say so (no foreign page can, without asking first), 413 beyond `limit` bytes.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise GatewayError(415, f"the content type must be application/json, not {content_type or 'absent'}")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise GatewayError(413, f"the body has {declared} bytes; at most {limit} are taken")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise GatewayError(413, f"the body is larger than {limit} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error the shape of `ErrorBody`."""
 

@@ -6,8 +6,19 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.records import EventType, Fallback, Knows, ModelRef, RecommendedItem, Snapshot
+from schemas.records import (
+    MAX_LIST,
+    EventType,
+    Fallback,
+    Id,
+    Knows,
+    ModelRef,
+    RecommendedItem,
+    Snapshot,
+    Surface,
+)
 
+Probability = Annotated[float, Meta(ge=0, le=1)]
 Freshness = Literal["fresh", "stale", "none"]
 
 
@@ -77,6 +88,37 @@ class PopularItems(Struct, frozen=True, kw_only=True):
     """What is popular now, best first."""
 
     items: list[ScoredItem]
+
+
+class ScoreRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Items that a user may be shown, and where; without a surface each is asked on its own."""
+
+    items: Annotated[list[Id], Meta(min_length=1, max_length=MAX_LIST)]
+    surface: Surface | None = None
+
+
+class ItemProbabilities(Struct, frozen=True, kw_only=True):
+    """What is expected if the item is shown now.
+
+    `ranking` has no unit and orders what this user may be shown: greater is better.
+    """
+
+    item_id: str
+    p_click: Probability
+    p_completion: Annotated[
+        Probability, Meta(description="watched to the end or nearly, or for as long as counts as the whole")
+    ]
+    p_like: Probability
+    ranking: float
+    known: Annotated[bool, Meta(description="whether an event or the catalogue has named the item")]
+
+
+class Probabilities(Struct, frozen=True, kw_only=True):
+    """Of each item asked about, in the order asked; a user who is not known is one like all others."""
+
+    user_id: str
+    known: Annotated[bool, Meta(description="whether an event of the user was learned")]
+    items: list[ItemProbabilities]
 
 
 class RecentEvent(Struct, frozen=True, kw_only=True):
@@ -186,6 +228,8 @@ ALL_MODELS: tuple[Any, ...] = (
     Recommendations,
     SimilarItems,
     UserEvents,
+    ScoreRequest,
+    Probabilities,
     Items,
     Stats,
     Live,

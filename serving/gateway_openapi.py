@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from schemas.records import Event
 
-from .gateway_models import ALL_MODELS, ErrorBody
+from .gateway_models import ALL_MODELS, ErrorBody, ScoreRequest
 
 _REF = "#/components/schemas/{name}"
 
@@ -65,6 +65,11 @@ EVENTS_BODY: dict[str, Any] = {
             }
         },
     }
+}
+
+
+SCORE_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": ref(ScoreRequest)}}}
 }
 
 

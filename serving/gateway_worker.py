@@ -16,12 +16,22 @@ from yarl import URL
 from schemas.errors import UnavailableError
 
 from .gateway_http import GatewayError
-from .gateway_models import ItemFacts, Items, PopularItems, SimilarItems, Stats, UserEvents
+from .gateway_models import (
+    ItemFacts,
+    Items,
+    PopularItems,
+    Probabilities,
+    ScoreRequest,
+    SimilarItems,
+    Stats,
+    UserEvents,
+)
 
 T = TypeVar("T")
 
 _TIMEOUT_S: Final = 2.0
 _STATS_KEPT_S: Final = 0.8
+_JSON: Final = {"content-type": "application/json"}
 
 
 class _WorkerError(Struct):
@@ -70,6 +80,10 @@ class WorkerClient:
         """Items close to an item; None for an item that the worker does not know."""
         return await self._get(("items", item_id, "similar"), SimilarItems, {"limit": str(limit)})
 
+    async def score(self, user_id: str, asked: ScoreRequest) -> Probabilities | None:
+        """What is expected of items if they are shown to a user; None where nobody learns it."""
+        return await self._get(("users", user_id, "score"), Probabilities, body=msgspec.json.encode(asked))
+
     async def popular(self, limit: int) -> PopularItems:
         """What is popular now."""
         return _needed(await self._get(("popular",), PopularItems, {"limit": str(limit)}))
@@ -83,8 +97,13 @@ class WorkerClient:
         return Items(items=facts)
 
     async def _get(
-        self, path: Sequence[str], kind: type[T], params: Mapping[str, str | list[str]] | None = None
+        self,
+        path: Sequence[str],
+        kind: type[T],
+        params: Mapping[str, str | list[str]] | None = None,
+        body: bytes | None = None,
     ) -> T | None:
+        """Ask with GET, or with a JSON `body` with POST."""
         if self._session is None:
             raise RuntimeError("the worker client is not open")
         # Quoted by hand: an id may hold slashes, which must stay one segment.
@@ -92,7 +111,8 @@ class WorkerClient:
         if params:
             url = url.with_query(params)
         try:
-            async with self._session.get(url) as response:
+            method = "GET" if body is None else "POST"
+            async with self._session.request(method, url, data=body, headers=_JSON) as response:
                 status, body = response.status, await response.read()
         except TimeoutError:
             raise UnavailableError(

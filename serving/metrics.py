@@ -179,6 +179,9 @@ class WorkerMetrics:
         self.taught_events = Counter(
             "reelflow_taught_events", "Events in the gate's steps; likewise", registry=registry
         )
+        self.exposures = Counter(
+            "reelflow_learned_exposures", "Showings of an item that probabilities learned", registry=registry
+        )
         self.drifts = Counter("reelflow_drifts", "Changes ADWIN found in the hit stream", registry=registry)
         self.tags_refused = Gauge(
             "reelflow_tags_refused",

@@ -279,6 +279,7 @@ class WorkerCore:
         self.metrics.scoring_seconds.inc(learned.scoring_s)
         self.metrics.stepped_events.inc(learned.stepped)
         self.metrics.taught_events.inc(learned.taught)
+        self.metrics.exposures.inc(learned.exposures)
         self.metrics.drifts.inc(learned.drifts)
         self.metrics.skipped_steps.inc(learned.discarded_steps)
 

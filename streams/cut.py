@@ -22,7 +22,7 @@ from learners.state import taken
 from schemas.errors import StateError
 from schemas.hashing import hash_one
 from schemas.learner import Arrays
-from schemas.settings import Settings
+from schemas.settings import LearnerSettings, Settings
 from schemas.signals import entries
 
 from .checkpoint.format import Cut
@@ -153,10 +153,12 @@ def restore_partition(part: Partition, arrays: Mapping[str, NDArray[np.generic]]
 def settings_of_state(settings: Settings) -> dict[str, Any]:
     """Settings that the shape of the state depends on; a checkpoint made with others is refused."""
     learner = settings.learner
-    names = (
+    names: tuple[str, ...] = (
         "embeddings", "dim", "history", "seen", "transition_width", "popularity_half_lives_h", "seed",
         "attention_heads", "optimizer",
     )  # fmt: skip
+    if learner.probabilities:
+        names = (*names, "probability_bits")
     return {
         "kafka.partitions": settings.kafka.partitions,
         # Of the key only what shows that it is another one.
@@ -186,8 +188,17 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
             "ranker.list_size": settings.ranker.list_size,
             "ranker.exclude_seen": settings.ranker.exclude_seen,
         }
+        | _fold_of_probabilities(settings.learner)
         | {f"signals.{name}": values for name, values in entries(settings.signals).items()}
     )
+
+
+def _fold_of_probabilities(learner: LearnerSettings) -> dict[str, Any]:
+    """What the fold depends on where they are learned; a state without them says nothing of it."""
+    if not learner.probabilities:
+        return {}
+    names = ("probabilities", "probabilities_per_s", "attribution_s")
+    return {f"learner.{name}": getattr(learner, name) for name in names}
 
 
 def check_settings(meta: Mapping[str, Any], settings: Settings) -> None:

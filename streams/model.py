@@ -33,6 +33,7 @@ from serving.rooms import Rooms
 from .catalogue import Catalogue
 from .model_parts import build_parts
 from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
+from .probabilities import MOST_LEARNED, build_probability, describe_all, describe_item
 from .scoring_budget import ScoringBudget
 
 DRIFT_PLACES: Final = 10
@@ -48,7 +49,7 @@ Bools = NDArray[np.bool_]
 
 
 class Learned(Struct, kw_only=True):
-    """What became of one batch beyond the counts: events scored, in encoder steps, in the gate's."""
+    """What became of a batch beyond the counts: events scored, in encoder steps, in gate steps, exposures."""
 
     scored: int = 0
     scoring_s: float = 0.0
@@ -56,6 +57,7 @@ class Learned(Struct, kw_only=True):
     taught: int = 0
     drifts: int = 0
     discarded_steps: int = 0
+    exposures: int = 0
 
 
 class Model:
@@ -80,6 +82,7 @@ class Model:
         self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
         self.ranker, self.device = parts.ranker, parts.device
+        self.probability = build_probability(learner) if learner.probabilities else None
         self.markov = FirstOrderMarkov(max_items=learner.max_items)
         self.tags = TagChain()
         self.board = PrequentialBoard(BOARD_NAMES, fading=ranker.evaluate_fading, window=WINDOW)
@@ -136,6 +139,9 @@ class Model:
                 self.embeddings.learn_many(part)
                 learned.stepped += len(part)
                 learned.discarded_steps += self.embeddings.discarded_steps - discarded
+        if self.probability is not None:
+            learned.exposures = self.probability.learn_some(batch, MOST_LEARNED)
+            self.probability.touched()  # nobody publishes it
         learned.scoring_s = self.scoring.spent_s - spent_s
         return learned
 
@@ -187,11 +193,15 @@ class Model:
     @property
     def has_user_rows(self) -> bool:
         """Whether any learner has something of its own for a user."""
-        return self.embeddings is not None
+        return self.embeddings is not None or self.probability is not None
 
     def put_item(self, item: Item) -> None:
         """Take in catalogue facts."""
-        self.tags.set_item_tags(self.catalogue.put(item), item.tags)
+        slot = self.catalogue.put(item)
+        self.tags.set_item_tags(slot, item.tags)
+        facts = self.catalogue.facts(slot)
+        if self.probability is not None and facts is not None:
+            describe_item(self.probability, slot, facts)
 
     def withdraw(self, item_id: str) -> None:
         """Withdraw an item."""
@@ -241,11 +251,18 @@ class Model:
                     f"the state names {len(found)} {name}s, learner.max_{name}s allows {interner.capacity}"
                 )
             interner.intern_texts(found.texts())
+        begins = (
+            self.markov,
+            self.heat,
+            self.probability,
+        )  # the state may be of when these were off, or unknown
         for learner in self._learners():
             own = _below(arrays, learner.name)
-            if own or learner not in (self.markov, self.heat):  # the one may have been off, the other is new
+            if own or learner not in begins:
                 learner.restore(own)
         self.catalogue.restore(_below(arrays, "catalogue"))
+        if self.probability is not None and not _below(arrays, self.probability.name):
+            describe_all(self.probability, self.catalogue, len(self.items))
         try:
             self._rng.bit_generator.state = json.loads(
                 taken(arrays, "random", np.zeros(0, dtype=np.uint8)).tobytes()
@@ -267,6 +284,8 @@ class Model:
     def _learners(self) -> list[Any]:
         """Every learner with state; the gate has no predict of its own."""
         found: list[Any] = [*self._counters, self.heat, *self._stepped, self.gate]
+        if self.probability is not None:
+            found.append(self.probability)
         return found if self.embeddings is None else [*found, self.embeddings]
 
     def popular(self, limit: int, withdrawn: Bools) -> tuple[Int32, Float32]:

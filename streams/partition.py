@@ -63,6 +63,11 @@ class Partition(Struct, kw_only=True):
         """Room in `model_users` for all local users."""
         self.model_users = grown(self.model_users, len(self.state.users), -1)
 
+    def model_user(self, user_id: str) -> int:
+        """Model slot of a user, -1 where there is none."""
+        local = self.state.users.find(user_id)
+        return int(self.model_users[local]) if 0 <= local < len(self.model_users) else -1
+
     @property
     def next_offset(self) -> int:
         """Position next to read."""

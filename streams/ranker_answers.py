@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from schemas.records import EVENT_TYPES
 from schemas.runs import Float32, Int32
+from serving.gateway_models import ScoreRequest
 
 from .ranker_core import RankerCore
 
@@ -119,6 +120,10 @@ class RankerAnswers:
                 }
             )
         return {"user_id": user_id, "recent": recent, "session": int(part.state.session_index[local])}
+
+    def score(self, user_id: str, asked: ScoreRequest) -> dict[str, Any] | None:
+        """Probabilities stay with the learner."""
+        return None
 
     def items(self, item_ids: list[str]) -> dict[str, Any]:
         """Catalogue facts of items."""

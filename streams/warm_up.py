@@ -93,6 +93,8 @@ def warm_up(settings: Settings) -> float:
         _refit()
     core.model.ranker.similar_items(0, 10)
     core.model.popular(10, core.unavailable())
+    if core.model.probability is not None:
+        core.model.probability.scores(np.zeros(2, dtype=np.int32), np.zeros(2, dtype=np.int32), now_ms)
     partition_of(b"u0", 1)
     core.close()
     return time.perf_counter() - started

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from schemas.errors import ConfigurationError
+from serving.gateway_models import ScoreRequest
 
 from .learner_thread import LearnerThread
 
@@ -51,6 +52,9 @@ class Telling(Protocol):
 
     def user(self, user_id: str) -> dict[str, Any] | None:
         """A user's newest events."""
+
+    def score(self, user_id: str, asked: ScoreRequest) -> dict[str, Any] | None:
+        """What is expected of items if they are shown to a user."""
 
     def items(self, item_ids: list[str]) -> dict[str, Any]:
         """Catalogue facts of items."""
@@ -93,6 +97,7 @@ class WorkerPort:
                 web.get("/stats", self._stats),
                 web.get("/digest", self._digest),
                 web.get("/users/{user_id}", self._user),
+                web.post("/users/{user_id}/score", self._score),
                 web.get("/items", self._items),
                 web.get("/items/{item_id}/similar", self._similar),
                 web.get("/popular", self._popular),
@@ -144,6 +149,17 @@ class WorkerPort:
         user_id = request.match_info["user_id"]
         return _found(
             await self._thread.look(lambda: self._answers.user(user_id)), f"user {user_id} is not known"
+        )
+
+    async def _score(self, request: web.Request) -> web.Response:
+        user_id = request.match_info["user_id"]
+        try:
+            asked = msgspec.json.decode(await request.read(), type=ScoreRequest)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPUnprocessableEntity(reason=str(error).replace("\n", " ")) from None
+        found = await self._thread.look(lambda: self._answers.score(user_id, asked))
+        return _found(
+            found, "no probabilities are learned here: learner.probabilities is off, or this is a ranker"
         )
 
     async def _items(self, request: web.Request) -> web.Response:

@@ -31,6 +31,8 @@ class FakeWorker:
         self.users: dict[str, list[dict[str, Any]]] = {}
         self.similar: dict[str, list[tuple[str, float]]] = {}
         self.popular: list[tuple[str, float]] = []
+        self.probabilities: dict[str, float] | None = None
+        self.posted: list[Any] = []
         self.items: dict[str, dict[str, Any]] = {}
         self.stats: dict[str, Any] = {
             "events_per_s": 0.0,
@@ -57,6 +59,7 @@ class FakeWorker:
             [
                 web.get("/stats", self._stats),
                 web.get("/users/{user_id}", self._user),
+                web.post("/users/{user_id}/score", self._score),
                 web.get("/items/{item_id}/similar", self._similar),
                 web.get("/items", self._items),
                 web.get("/popular", self._popular),
@@ -84,6 +87,18 @@ class FakeWorker:
         if recent is None:
             return web.json_response({"error": f"user {user_id} is not known"}, status=404)
         return web.json_response({"user_id": user_id, "recent": recent, "session": 1})
+
+    async def _score(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        self.posted.append(asked)
+        if self.probabilities is None:
+            return web.json_response({"error": "no probabilities are learned here"}, status=404)
+        rows = [
+            {"item_id": item_id, "known": item_id in self.probabilities, "ranking": -0.5}
+            | dict.fromkeys(("p_click", "p_completion", "p_like"), self.probabilities.get(item_id, 0.125))
+            for item_id in asked["items"]
+        ]
+        return web.json_response({"user_id": request.match_info["user_id"], "known": True, "items": rows})
 
     async def _similar(self, request: web.Request) -> web.Response:
         item_id = request.match_info["item_id"]

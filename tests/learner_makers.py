@@ -149,7 +149,7 @@ def _attention() -> AttentionTables:
 def item_probability(*, attention: bool = False) -> ItemProbability:
     """A small probability learner that knows a few items' attributes."""
     options = ProbabilityOptions(table_bits=12, factor_bits=10, max_users=16)
-    learner = ItemProbability(options, _attention() if attention else None)
+    learner = ItemProbability(options, _attention() if attention else None, window_ms=600_000, capacity=128)
     for item in range(30):
         learner.set_item(item, creator=item % 7, tag=item % 3, duration_ms=9_000 * (item % 5))
     return learner

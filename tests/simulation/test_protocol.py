@@ -12,10 +12,12 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import msgspec
 import pytest
 
 from schemas.errors import FencedError
 from streams import keeper as keeper_module
+from tests.simulation import world as world_module
 from tests.simulation.schedules import Outcome, outcome_of
 from tests.simulation.world import Life, World
 from tests.stores import FaultyStore
@@ -46,6 +48,20 @@ def test_any_schedule_leaves_what_an_undisturbed_run_leaves() -> None:
     print(f"\n{dict(counts)}")
     if N_SEEDS >= CHUNK:
         assert counts["right in spite of damage"] > counts["refused"] > 0
+
+
+def test_probabilities_are_learned_once_each_under_any_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open exposures and all that was learned come back with every recovery, bit by bit."""
+    learner = msgspec.structs.replace(world_module.SETTINGS.learner, probabilities=True, probability_bits=10)
+    settings = msgspec.structs.replace(world_module.SETTINGS, learner=learner)
+    monkeypatch.setattr(world_module, "SETTINGS", settings)
+    world_module.reference.cache_clear()
+    try:
+        counts, failed = outcomes(0, 60)
+    finally:
+        world_module.reference.cache_clear()
+    assert failed is None
+    assert len(counts) > 1
 
 
 def test_who_has_found_a_later_epoch_drains_without_telling(monkeypatch: pytest.MonkeyPatch) -> None:

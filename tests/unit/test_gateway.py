@@ -218,6 +218,49 @@ def test_catalogue_facts_of_several_items(client: httpx.Client, worker: FakeWork
     assert client.get("/v1/items", params={"id": ["x"] * 101}).status_code == 422
 
 
+def test_items_are_scored_by_the_worker_as_asked(client: httpx.Client, worker: FakeWorker) -> None:
+    worker.probabilities = {"v1": 0.25}
+    asked = {"items": ["v1", "a/b ü"], "surface": "short_video"}
+    body = client.post("/v1/users/%C3%BC%2F1/score", json=asked).json()
+    assert worker.posted == [asked]
+    assert body["user_id"] == "ü/1"
+    assert [(row["item_id"], row["p_like"], row["known"]) for row in body["items"]] == [
+        ("v1", 0.25, True),
+        ("a/b ü", 0.125, False),
+    ]
+
+
+def test_a_worker_that_learns_no_probabilities_is_told_apart(client: httpx.Client) -> None:
+    answer = client.post("/v1/users/u1/score", json={"items": ["v1"]})
+    assert answer.status_code == 404
+    assert "learner.probabilities" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"{", 400, None),
+        (b"[]", 422, None),
+        (b"{}", 422, None),
+        (b'{"items":[]}', 422, "items"),
+        (b'{"items":["v1",""]}', 422, "items[1]"),
+        (msgspec.json.encode({"items": ["v1"] * 501}), 422, "items"),
+        (b'{"items":["v1"],"surface":"radio"}', 422, "surface"),
+        (b'{"items":["v1"],"limit":3}', 422, None),
+        (b" " * (MAX_BODY + 1), 413, None),
+    ],
+)
+def test_a_bad_question_is_refused_by_field(
+    client: httpx.Client, worker: FakeWorker, body: bytes, status: int, field: str | None
+) -> None:
+    answer = client.post("/v1/users/u1/score", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert answer.json().get("field") == field
+    assert worker.posted == []
+    assert client.post("/v1/users/u1/score", content=body).status_code == 415
+    assert client.post(f"/v1/users/{'u' * 129}/score", json={"items": ["v1"]}).json()["field"] == "user_id"
+
+
 def test_statistics_pass_through_and_many_askers_are_one_question(
     client: httpx.Client, worker: FakeWorker
 ) -> None:
@@ -398,8 +441,12 @@ def test_openapi_describes_what_is_answered(
     worker.popular = [("v5", 0.25)]
     worker.similar["v1"] = [("v2", 0.5)]
     worker.users["u1"] = []
+    worker.probabilities = {"v1": 0.5}
     publish(gateway, "u1")
+    score = "/v1/users/{user_id}/score"
+    asked = {"items": ["v1", "v2"], "surface": "tv"}
     answers = {
+        score: client.post("/v1/users/u1/score", json=asked),
         "/v1/users/{user_id}/recommendations": client.get("/v1/users/u1/recommendations"),
         "/v1/users/{user_id}/events": client.get("/v1/users/u1/events"),
         "/v1/items/{item_id}/similar": client.get("/v1/items/v1/similar"),
@@ -411,7 +458,8 @@ def test_openapi_describes_what_is_answered(
     }
     cold = client.get("/v1/users/nobody/recommendations")
     for path, answer in [*answers.items(), ("/v1/users/{user_id}/recommendations", cold)]:
-        described = document["paths"][path]["get"]["responses"][str(answer.status_code)]
+        method = "post" if path == score else "get"
+        described = document["paths"][path][method]["responses"][str(answer.status_code)]
         reference = described["content"]["application/json"]["schema"]
         schema = {**reference, "components": document["components"]}
         Draft202012Validator(schema).validate(answer.json())
@@ -421,6 +469,8 @@ def test_openapi_describes_what_is_answered(
                 assert described.get("content"), f"{path} {status} has no model"
     posted = document["paths"]["/v1/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     Draft202012Validator({**posted, "components": document["components"]}).validate([LIKE])
+    posted = document["paths"][score]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    Draft202012Validator({**posted, "components": document["components"]}).validate(asked)
 
 
 def test_a_served_list_has_every_field_of_the_snapshot() -> None:
