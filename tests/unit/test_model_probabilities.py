@@ -103,7 +103,7 @@ def test_a_state_without_them_is_gone_on_from() -> None:
     on = WorkerCore(ON, NullSink(), METRICS)
     restore(on, cut.sequence, cut.meta, cut.units)
     assert on.model.probability is not None
-    attributes = on.model.probability.snapshot()["items.attributes"]
+    attributes = on.model.probability.snapshot()["items.attributes"].astype(np.int32)
     assert (attributes[:, 1] >= 0).any()  # tags of what the catalogue named
     feed(on, 4, 20)
     assert on.model.probability.clock_ms > 0
