@@ -57,7 +57,7 @@ def test_probabilities_are_learned_once_each_under_any_schedule(monkeypatch: pyt
     monkeypatch.setattr(world_module, "SETTINGS", settings)
     world_module.reference.cache_clear()
     try:
-        counts, failed = outcomes(0, 60)
+        counts, failed = outcomes(0, 12)
     finally:
         world_module.reference.cache_clear()
     assert failed is None
