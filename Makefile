@@ -105,6 +105,10 @@ bench-closed-loop: $(STAMP) ## simulated viewers served by reelflow, by hourly r
 bench-probability: $(STAMP) $(QUALITY_STAMP) ## click and long-view probabilities beside LightGBM and river: make bench-probability DATA=folder
 	@$(BIN)/python -m benchmarks.probability $(if $(DATA),--data $(DATA)) $(ARGS)
 
+.PHONY: bench-content
+bench-content: $(STAMP) ## tags from picture, title and sound; Chinese titles beside English ones (fetches 161 MB by apt-get)
+	@$(BIN)/python -m benchmarks.content $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: $(STAMP) ## memory of the worker over 20 million events
 	@$(BIN)/python -m benchmarks.memory $(ARGS)

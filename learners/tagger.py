@@ -85,7 +85,7 @@ class _Read(NamedTuple):
 class Tagger:
     """See the module's docstring. Name ``tagger``.
 
-    Cost on one core with 512 + 1 024 numbers: 0.7 ms an item learned (`benchmarks.content` prints it).
+    Cost on one core with 512 + 1 024 numbers: 0.5 ms an item (`benchmarks.content` prints it).
     Memory 8 D_m^2 bytes a modality, and for each tag 8 sum D_m + 4 D_text + 5 * 256.
 
     Parameters

@@ -1,0 +1,1 @@
+"""What the content side knows: tags from pictures, titles and sounds, and titles across languages."""
