@@ -237,7 +237,7 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool,
         Meta(
             description="learn probabilities of click, completion and like, for `POST /v1/users/{id}/score`"
-            " and `ranker.objectives`: [probability.md](probability.md)"
+            " and `ranker.order_weights`: [probability.md](probability.md)"
         ),
     ] = False
     probabilities_per_s: Annotated[
@@ -267,6 +267,15 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
 
 
+class OrderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the order of a list is a mix of; 0 leaves it out. Nothing that is learned depends on it."""
+
+    next_item: Annotated[ObjectiveWeight, Meta(description="what is likely to be taken up next")] = 1.0
+    click: Annotated[ObjectiveWeight, Meta(description="times log p_click")] = 0.0
+    completion: Annotated[ObjectiveWeight, Meta(description="times log p_completion")] = 0.0
+    like: Annotated[ObjectiveWeight, Meta(description="times log p_like")] = 0.0
+
+
 class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a published list looks like."""
 
@@ -278,6 +287,13 @@ class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[float, Meta(ge=0, le=1_000)],
         Meta(description="heat that every open room is given in the draw of a list's room"),
     ] = 0.5
+    order_weights: Annotated[
+        OrderSettings,
+        Meta(
+            description="what the order of a list is a mix of; all but next_item need learner.probabilities:"
+            " [probability.md](probability.md#order)"
+        ),
+    ] = OrderSettings()
     exclude_seen: Annotated[bool, Meta(description="leave out what the user consumed")] = True
     follow_model: Annotated[
         str | None, Meta(description="model that a separate ranker follows; default worker.model_name")

@@ -22,8 +22,9 @@ from learners.state import taken
 from schemas.errors import StateError
 from schemas.hashing import hash_one
 from schemas.learner import Arrays
-from schemas.settings import LearnerSettings, Settings
+from schemas.settings import Settings
 from schemas.signals import entries
+from serving.ordering import is_mixed
 
 from .checkpoint.format import Cut
 from .listed import LISTED
@@ -188,17 +189,20 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
             "ranker.list_size": settings.ranker.list_size,
             "ranker.exclude_seen": settings.ranker.exclude_seen,
         }
-        | _fold_of_probabilities(settings.learner)
+        | _fold_of_probabilities(settings)
         | {f"signals.{name}": values for name, values in entries(settings.signals).items()}
     )
 
 
-def _fold_of_probabilities(learner: LearnerSettings) -> dict[str, Any]:
+def _fold_of_probabilities(settings: Settings) -> dict[str, Any]:
     """What the fold depends on where they are learned; a state without them says nothing of it."""
+    learner, weights = settings.learner, settings.ranker.order_weights
     if not learner.probabilities:
         return {}
     names = ("probabilities", "probabilities_per_s", "attribution_s")
-    return {f"learner.{name}": getattr(learner, name) for name in names}
+    return {f"learner.{name}": getattr(learner, name) for name in names} | {
+        "ranker.order_weights": is_mixed(weights)  # then the gate learns from longer lists
+    }
 
 
 def check_settings(meta: Mapping[str, Any], settings: Settings) -> None:

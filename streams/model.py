@@ -22,18 +22,20 @@ from learners.popularity import is_available
 from learners.signals import is_evidence
 from learners.state import digest_arrays, digest_texts, taken
 from learners.tags import TagChain
-from schemas.errors import StateError
+from schemas.errors import ConfigurationError, StateError
 from schemas.interning import Interner
 from schemas.learner import Arrays, Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
 from schemas.runs import Float32, Int32
 from schemas.settings import LearnerSettings, RankerSettings
+from serving.ordering import DEPTH, Ordering, is_mixed
+from serving.ranking import Ranked
 from serving.rooms import Rooms
 
 from .catalogue import Catalogue
 from .model_parts import build_parts
 from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
-from .probabilities import MOST_LEARNED, build_probability, describe_all, describe_item
+from .probabilities import MOST_LEARNED, asked_at_ms, build_probability, describe_all, describe_item
 from .scoring_budget import ScoringBudget
 
 DRIFT_PLACES: Final = 10
@@ -75,14 +77,21 @@ class Model:
         self.items = Interner(capacity=learner.max_items)
         self.users = Interner(capacity=learner.max_users)
         self.catalogue = Catalogue(self.items)
-        parts = build_parts(
-            learner, ranker, list_size=max(ranker.list_size, MOST_PLACES), device=learner.device
-        )
+        mixed = is_mixed(ranker.order_weights)
+        if mixed and not learner.probabilities:
+            raise ConfigurationError("ranker.order_weights", "all but next_item need learner.probabilities")
+        places = max(ranker.list_size * (DEPTH if mixed else 1), MOST_PLACES)
+        parts = build_parts(learner, ranker, list_size=places, device=learner.device)
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
         self.ranker, self.device = parts.ranker, parts.device
         self.probability = build_probability(learner) if learner.probabilities else None
+        self._ordering = (
+            Ordering(self.probability, ranker.order_weights)
+            if mixed and self.probability is not None
+            else None
+        )
         self.markov = FirstOrderMarkov(max_items=learner.max_items)
         self.tags = TagChain()
         self.board = PrequentialBoard(BOARD_NAMES, fading=ranker.evaluate_fading, window=WINDOW)
@@ -180,6 +189,13 @@ class Model:
     def facts(self) -> Catalogue:
         """What the catalogue says, by slot of user state: the slots are the same."""
         return self.catalogue
+
+    def ordered(self, ranked: Ranked, contexts: Contexts, k: int) -> Ranked:
+        """The first `k` places of lists, in the order that `ranker.order_weights` asks for."""
+        if self._ordering is None or self.probability is None:
+            return ranked.first(k)
+        now_ms = asked_at_ms(self.probability, contexts.now_ms)
+        return self._ordering.ordered(ranked, contexts, now_ms, k)
 
     def rooms(self, now_ms: int) -> Rooms:
         """Live rooms that are open, and their heat."""

@@ -81,6 +81,9 @@ class ListModel(Protocol):
     def state_slots(self, items: Int32) -> Int32:
         """Slots of user state of listed items, any shape."""
 
+    def ordered(self, ranked: Ranked, contexts: Contexts, k: int) -> Ranked:
+        """The first `k` places of lists, in the order that is wanted."""
+
     @property
     def ranker(self) -> Lists:
         """Who makes the lists."""
@@ -251,7 +254,8 @@ class Publisher:
             )
             seen = np.concatenate([d.part.state.seen_rows(d.told.users) for d in due])
             withdrawn = self._model.catalogue.unavailable(contexts.now_ms)
-            ranked = self._model.ranker.rank(contexts, seen, withdrawn).first(self._list_size)
+            ranked = self._model.ranker.rank(contexts, seen, withdrawn)
+            ranked = self._model.ordered(ranked, contexts, self._list_size)
             offsets = np.concatenate([d.part.state.last_offset[d.told.users] for d in due])
             wanted = np.asarray(self._model.facts.is_live(contexts.history).any(axis=1))
             if wanted.any():

@@ -20,9 +20,11 @@ from faust.types import TP
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
+from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
+from serving.ordering import is_mixed
 
 from .batch_topic import PartitionStart
 from .checkpoint.epochs import Tenure
@@ -204,7 +206,14 @@ def run_ranker(settings: Settings) -> NoReturn:
     ------
     TopicError
         Topics are missing, or of another size.
+    ConfigurationError
+        Lists are to be ordered by what a ranker does not know.
     """
+    if is_mixed(settings.ranker.order_weights):
+        raise ConfigurationError(
+            "ranker.order_weights",
+            "a separate ranker orders lists by the next item alone: probabilities stay with the learner",
+        )
     model_name = settings.ranker.follow_model or settings.worker.model_name
     check_topics_exist(settings, model_name)
     published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)

@@ -120,6 +120,10 @@ class RankerModel:
         """What the catalogue says, by slot of user state."""
         return self.names.facts
 
+    def ordered(self, ranked: Ranked, contexts: Contexts, k: int) -> Ranked:
+        """The first `k` places of lists: what a mix needs stays with the learner."""
+        return ranked.first(k)
+
     def rooms(self, now_ms: int) -> Rooms:
         """Live rooms that are open and that the model has named, and their heat."""
         slots = self.facts.rooms(now_ms)
