@@ -93,7 +93,7 @@ class ItemProbability(Probability):
 
     Notes
     -----
-    Cost: about 0.1 microseconds an event, and that of `Probability.learn` an exposure that is learned.
+    Cost: about 0.2 microseconds an event, and that of `Probability.learn` an exposure that is learned.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ class Ordering:
     def ordered(self, ranked: Ranked, contexts: Contexts, now_ms: int, k: int) -> Ranked:
         """The best `k` of each list of `ranked` (B, K), whose scores become s; ties keep their order.
 
-        `now_ms` is the event time of the question. About 20 microseconds an item.
+        `now_ms` is the event time of the question. About 8 microseconds an item.
         """
         scores = np.full(ranked.items.shape, -np.inf, dtype=np.float32)
         rows, places = np.nonzero(ranked.items >= 0)
