@@ -138,9 +138,19 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
         "timeseries",
         "short",
         [
-            ("increase(reelflow_drifts_total[5m])", "drifts"),
+            ("increase(reelflow_hit_rate_changes_total[5m])", "changes of the hit rate"),
             ("increase(reelflow_nonfinite_steps_total[5m])", "steps discarded"),
             ("increase(reelflow_lost_events_total[5m])", "events lost"),
+        ],
+    ),
+    (
+        "What viewers make of listed items, by surface",
+        "timeseries",
+        "percentunit",
+        [
+            ("reelflow_acceptance_ratio", "{{surface}}"),
+            ("reelflow_adapting", "adapting"),
+            ("increase(reelflow_drifts_total[5m]) > 0", "drift on {{surface}}"),
         ],
     ),
     (

@@ -116,6 +116,10 @@ class RowTable:
         """Set distinct `rows` (R,) to `values` (R, d); what Adagrad summed stays."""
         self.values.index_copy_(0, rows.long(), values)
 
+    def hurry(self, kept: float) -> None:
+        """Keep a share of what Adagrad summed: rows move ``1 / sqrt(kept)`` times as far, at first."""
+        self.squares *= kept
+
     def free(self, row: int, last: int) -> None:
         """Move row `last` into the place of `row`, whose state goes, and make `last` a new row."""
         initial = torch.from_numpy(self._initial(last, last + 1)[0]).to(self.values.device)
@@ -144,6 +148,10 @@ class DenseParameter:
         """One step along `gradient`."""
         self.squares.addcmul_(gradient, gradient)
         self.value.addcmul_(gradient, torch.rsqrt(self.squares + self._floor), value=-self._rate)
+
+    def hurry(self, kept: float) -> None:
+        """As `RowTable.hurry`."""
+        self.squares *= kept
 
     def load(self, value: Float32, squares: Float32) -> None:
         """Become this value; what is given is copied."""

@@ -77,6 +77,9 @@ class EmbeddingTables:
         self.discarded_steps = 0
         """Steps not taken because their loss or gradient was not finite."""
 
+        self.discarded_in_a_row = 0
+        """Of them, those since the last step that was taken."""
+
     @property
     def n_items(self) -> int:
         """Items with a row."""
@@ -116,6 +119,17 @@ class EmbeddingTables:
         self._dirty_items[items] = False
         self._dirty_dense = False
         return TouchedKeys(items=items, users=self._users.touched(), dense=dense)
+
+    def hurry(self, kept: float, *, user_rows_kept: float) -> None:
+        """Keep a share of what Adagrad summed, and of the user rows: the next steps are larger.
+
+        Adam and sgd rows learn as before, for they forget by themselves.
+        """
+        if self.options.optimizer == "adagrad":
+            self._items.hurry(kept)
+        self._users.hurry(kept if self.options.optimizer == "adagrad" else 1.0, user_rows_kept)
+        for each in self._dense.values():
+            each.hurry(kept)
 
     def export_rows(self, items: Int32) -> Arrays:
         """Absolute values of `items` (B,), for `import_rows` of another instance; copies.

@@ -143,7 +143,9 @@ class Embeddings(EmbeddingTables):
             if hits is not None:
                 self._unadmit(counted, hits)
             self.discarded_steps += 1
+            self.discarded_in_a_row += 1
             return
+        self.discarded_in_a_row = 0
         positives = np.bincount(user[:n_targets], minlength=len(users))
         self._items.apply(slots, found.items, item_norms)
         self._users.apply(users, positives, found.users, user_norms)

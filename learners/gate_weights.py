@@ -8,12 +8,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import StateError
 from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
 from .blend_kernels import N_BUCKETS
-from .state import digest_arrays, taken
+from .state import check_finite, digest_arrays, taken
 
 INITIAL_SQUARES: Final = 0.01
 
@@ -55,12 +54,22 @@ class GateWeights:
         """Targets learned from."""
         return int(self._counts[1])
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the weights are numbers."""
+        return bool(np.isfinite(self._shared).all() and np.isfinite(self._own).all())
+
     def take_turns(self, rows: Int32, every: int) -> Int32:
         """Of the rows with a target, every `every`-th one, counted across calls."""
         turns = (int(self._counts[0]) + np.arange(len(rows))) % every == 0
         self._counts[0] += len(rows)
         chosen: Int32 = rows[turns]
         return chosen
+
+    def hurry(self, kept: float) -> None:
+        """Keep a share of what Adagrad summed: the next steps are larger."""
+        for squares in (self._shared_squares, self._own_squares):
+            squares[...] = INITIAL_SQUARES + np.float32(kept) * (squares - np.float32(INITIAL_SQUARES))
 
     def _learned(self, n: int) -> int:
         self._counts[1] += n
@@ -88,9 +97,7 @@ class GateWeights:
         """
         mine = self._arrays()
         fresh = {name: taken(arrays, name, like, rows=len(like)) for name, like in mine.items()}
-        for name, array in fresh.items():
-            if not np.isfinite(array).all():
-                raise StateError(f"the gate's {name!r} holds numbers that are not finite")
+        check_finite(fresh, "the gate")
         for name, array in fresh.items():
             mine[name][...] = array
         self._dirty = True

@@ -146,6 +146,12 @@ class UserRows:
         self._give(users[self.rows_of(users) < 0])
         self._table.put(self._tensor(self._row[users]), self._tensor(values))
 
+    def hurry(self, kept: float, rows_kept: float) -> None:
+        """Keep a share of what Adagrad summed, and of the rows themselves; all rows are touched."""
+        self._table.hurry(kept)
+        self._table.values *= rows_kept
+        self._dirty[self._owner[: self._n]] = True
+
     def touched(self) -> Int32:
         """Drain the user slots whose row changed since the last call."""
         users = np.flatnonzero(self._dirty).astype(np.int32)

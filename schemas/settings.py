@@ -252,6 +252,14 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[float, Meta(gt=0, le=86_400)],
         Meta(description="seconds of event time in which an act belongs to what was shown"),
     ] = 1_800.0
+    drift_delta: Annotated[
+        Annotated[float, Meta(ge=0, lt=1)],
+        Meta(description="of ADWIN over what becomes of listed items: less is slower and surer; 0 is off"),
+    ] = 1e-4
+    adapt_to_drift: Annotated[
+        bool,
+        Meta(description="learn faster for a while when viewers turn away from their lists"),
+    ] = False
     sync_interval_s: Annotated[
         Annotated[float, Meta(gt=0, le=60)],
         Meta(description="a separate learner publishes what changed this often, seconds"),

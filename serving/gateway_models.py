@@ -156,7 +156,9 @@ class Items(Struct, frozen=True, kw_only=True):
 
 class Stats(Struct, frozen=True, kw_only=True):
     """The worker's figures; quality is in fractions, by contender and metric, each row of
-    `quality_series` is (events scored, reelflow, popularity, markov).
+    `quality_series` is (events scored, reelflow, popularity, markov). `acceptance` is what viewers
+    make of listed items by surface, 0 to 1; `adapting` says that it fell, last on `drifted`, and that
+    the model learns faster for a while.
     """
 
     events_per_s: float
@@ -177,6 +179,9 @@ class Stats(Struct, frozen=True, kw_only=True):
     scored_share: float | None = None
     quality: dict[str, dict[str, float | None]] = {}
     quality_series: dict[str, list[list[float | None]]] = {}
+    adapting: bool = False
+    drifted: str = ""
+    acceptance: dict[str, float] = {}
     catalogue_coverage: float | None = None
     lag_records: int | None = None
     recovered: float | None = None

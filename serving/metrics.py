@@ -182,7 +182,26 @@ class WorkerMetrics:
         self.exposures = Counter(
             "reelflow_learned_exposures", "Showings of an item that probabilities learned", registry=registry
         )
-        self.drifts = Counter("reelflow_drifts", "Changes ADWIN found in the hit stream", registry=registry)
+        self.drifts = Counter(
+            "reelflow_drifts",
+            "Falls that ADWIN found in the reward of listed items, by surface",
+            ["surface"],
+            registry=registry,
+        )
+        self.adapting = Gauge(
+            "reelflow_adapting", "1 while the model learns faster because of a drift", registry=registry
+        )
+        self.acceptance = Gauge(
+            "reelflow_acceptance_ratio",
+            "Mean reward of listed items since the last change, by surface",
+            ["surface"],
+            registry=registry,
+        )
+        self.hit_changes = Counter(
+            "reelflow_hit_rate_changes",
+            "Changes ADWIN found in whether the next item is among the first ten, up or down",
+            registry=registry,
+        )
         self.tags_refused = Gauge(
             "reelflow_tags_refused",
             "Tags beyond the tag chain's maximum: counted, not learned",

@@ -61,6 +61,9 @@ class Answers:
         metrics.lag_seconds.set(core.lag_seconds())
         metrics.coverage.set(self._coverage())
         metrics.scored_share.set(core.model.scoring.share)
+        metrics.adapting.set(core.model.adaptation.is_on)
+        for surface, rate in self._acceptance().items():
+            metrics.acceptance.labels(surface).set(rate)
         board = core.model.board
         if board.n:
             self._tell_quality(board)
@@ -92,6 +95,9 @@ class Answers:
             "hit_rate_10": {name: quality[name]["hit_rate_10"] for name in board.names},
             "quality": quality,
             "quality_series": {metric: self._series(metric) for metric in STREAM_METRICS},
+            "adapting": core.model.adaptation.is_on,
+            "drifted": core.drifted,
+            "acceptance": self._acceptance(),
             "catalogue_coverage": round(self._coverage(), 5),
             "committed": core.n_committed,
             "ready": core.ready,
@@ -102,6 +108,12 @@ class Answers:
             "n_users": sum(len(part.state.users) for part in core.partitions.values()),
             "device": core.model.device,
         }
+
+    def _acceptance(self) -> dict[str, float]:
+        """Mean reward of listed items since the last change, by surface with enough views."""
+        watch = self._core.watch
+        monitors = {} if watch is None else watch.monitors
+        return {name: round(found.hit_rate, 4) for name, found in monitors.items() if found.width}
 
     def digest(self) -> dict[str, Any]:
         """Digests of the whole state at the sequence it has now; `reelflow audit --live` asks for it.

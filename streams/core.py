@@ -8,6 +8,8 @@ The protocol of one batch of input, with what an abort between two steps leaves:
 1. Cut each run at the position of its partition: what was applied before is dropped.
 2. Append (sequence, ranges) to the journal; not yet durable.
 3. Decode, dead-letter, fold user state, predict and score, learn.
+   Viewers who turn away from their lists are a reason to adapt (`streams.drift_watch`): an entry of
+   its own, since lists are not made again when the log is folded again.
 4. At the tick: rank and encode, wait until the journal is durable up to the sequence, send.
 5. Every few seconds: copy state and positions as one *cut*; once the broker has every dead letter
    of it, write it as a checkpoint (another thread); then its positions may be committed.
@@ -24,6 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from schemas.errors import StateError, UnavailableError
@@ -36,6 +39,7 @@ from serving.metrics import WorkerMetrics
 from .checkpoint.journal import JournalEntry, JournalRun
 from .commits import CommitGate, Positions
 from .cut import Captured, capture
+from .drift_watch import DriftWatch
 from .intake import Intake
 from .item_table import ItemTable
 from .latency import Rate
@@ -45,6 +49,8 @@ from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
 from .share import BACKLOG_SHARE, MOST_SHARE, PublishShare
 from .sinks import Sink
+
+log = structlog.get_logger(__name__)
 
 CLOCK_ALLOWANCE_MS = 3_600_000
 
@@ -128,7 +134,10 @@ class WorkerCore:
         self._letters_gate = CommitGate()
         self._snapshots_gate = CommitGate()
         letters = LetterWriter(sink, self._letters_gate) if tells else None
-        self._intake = Intake(settings, self.model, self.held, letters, metrics)
+        self.drifted = ""
+        """Surface on which viewers turned away last, in this process or the journal it went on from."""
+        self.watch = DriftWatch(settings.learner.drift_delta) if settings.learner.drift_delta else None
+        self._intake = Intake(settings, self.model, self.held, letters, metrics, self.watch)
         self.publisher = Publisher(
             settings, self.model, self.held.partitions, sink, self._snapshots_gate, metrics, clock
         )
@@ -212,6 +221,7 @@ class WorkerCore:
             if self._keeper is not None:
                 self._keeper.append(self._entry(sequence, kept))
             self._ingest(kept, sequence)
+            self._adapt()
         self._backlog = sum(map(len, kept)) >= self._full_batch
         self._applied_s += time.perf_counter() - started
 
@@ -220,6 +230,10 @@ class WorkerCore:
         if entry.kind == "cut":
             self.sequence = entry.sequence
             self.settle()
+            return
+        if entry.kind == "drift":
+            self.sequence, self.drifted = entry.sequence, entry.surface
+            self.model.adapt()
             return
         for noted in entry.runs:
             if noted.topic == self.names.catalogue:
@@ -231,6 +245,21 @@ class WorkerCore:
     def settle(self) -> None:
         """Forget what ranking caches: what follows a cut depends on nothing that is not in it."""
         self.model.ranker.settle()
+
+    def _adapt(self) -> None:
+        """Begin to adapt where viewers turned away from their lists, unless the model does already."""
+        for surface in [] if self.watch is None else self.watch.found():
+            self.metrics.drifts.labels(surface).inc()
+            if self.model.adaptation.is_on or not self.settings.learner.adapt_to_drift:
+                continue
+            self.sequence += 1
+            if self._keeper is not None:
+                self._keeper.append(
+                    JournalEntry(sequence=self.sequence, runs=[], kind="drift", surface=surface)
+                )
+            self.drifted = surface
+            self.model.adapt()
+            log.warning("adapting", surface=surface, until_ms=self.model.adaptation.until_ms)
 
     def _entry(self, sequence: int, runs: list[RecordRun]) -> JournalEntry:
         positions: dict[tuple[str, int], int] = {}
@@ -260,7 +289,7 @@ class WorkerCore:
         for run in runs:
             if run.topic == catalogue:
                 self._intake.shelve(run, sequence)
-        found = (self._intake.fold(run, sequence) for run in runs if run.topic != catalogue)
+        found = (self._intake.fold(run, sequence, reports=reports) for run in runs if run.topic != catalogue)
         folded = [interactions for interactions in found if interactions is not None]
         if folded:
             self._learn(folded, reports=reports)
@@ -280,7 +309,7 @@ class WorkerCore:
         self.metrics.stepped_events.inc(learned.stepped)
         self.metrics.taught_events.inc(learned.taught)
         self.metrics.exposures.inc(learned.exposures)
-        self.metrics.drifts.inc(learned.drifts)
+        self.metrics.hit_changes.inc(learned.drifts)
         self.metrics.skipped_steps.inc(learned.discarded_steps)
 
     def _stream_time_ms(self) -> int:

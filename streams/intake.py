@@ -18,6 +18,7 @@ from schemas.runs import EventBatch, Int8, Int32, RecordRun
 from schemas.settings import Settings
 from serving.metrics import WorkerMetrics
 
+from .drift_watch import DriftWatch
 from .letters import LetterWriter
 from .partition import Holdings, Partition
 
@@ -64,6 +65,8 @@ class Intake:
     letters : LetterWriter or None
         None only counts what another role buries.
     metrics : WorkerMetrics
+    watch : DriftWatch, optional
+        Is shown what became of listed items.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class Intake:
         held: Holdings,
         letters: LetterWriter | None,
         metrics: WorkerMetrics,
+        watch: DriftWatch | None = None,
     ) -> None:
+        self._watch = watch
         self._model = model
         self._held = held
         self._letters = letters
@@ -81,8 +86,11 @@ class Intake:
         self._hash_key = int(settings.worker.hash_key, 16)
         self._sequence = 0
 
-    def fold(self, run: RecordRun, sequence: int) -> Interactions | None:
-        """Apply a run of behaviour events as part of batch `sequence`; None when nothing was applied."""
+    def fold(self, run: RecordRun, sequence: int, *, reports: bool = True) -> Interactions | None:
+        """Apply a run of behaviour events as part of batch `sequence`; None when nothing was applied.
+
+        Without `reports` nobody is shown what became of listed items.
+        """
         part = self._held.partitions[run.partition]
         self._sequence = sequence
         with self._metrics.stage("decode"):
@@ -102,6 +110,8 @@ class Intake:
             return None
         part.last_broker_ts_ms = int(run.timestamps_ms[-1])
         interactions = folded.interactions
+        if reports and self._watch is not None:
+            self._watch.take(run.partition, interactions, batch.surfaces[folded.rows], part.listed.rows)
         if self._letters is not None:
             rows, users = folded.rows, interactions.users
             live = batch.offsets[rows] >= part.live_from

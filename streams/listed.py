@@ -29,6 +29,11 @@ class ListedItems:
         self._rows: Int32 = np.zeros((0, 0), dtype=np.int32)
         self._n_slots = 0
 
+    @property
+    def rows(self) -> Int32:
+        """Item slots by local user, -1 padded; later users have no list. Not to be changed."""
+        return self._rows
+
     def put(self, users: Int32, items: Int32) -> None:
         """Note that the lists of `users` (B,) are now `items` (B, k), -1 padded."""
         if not len(users):

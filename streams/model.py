@@ -14,13 +14,14 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from learners.adaptation import Adaptation
 from learners.baselines import BaselinePlaces
 from learners.drift import DriftMonitor
 from learners.evaluation import MOST_PLACES, PrequentialBoard
 from learners.markov import FirstOrderMarkov
 from learners.popularity import is_available
 from learners.signals import is_evidence
-from learners.state import digest_arrays, digest_texts, taken
+from learners.state import check_finite, digest_arrays, digest_texts, taken
 from learners.tags import TagChain
 from schemas.errors import ConfigurationError, StateError
 from schemas.interning import Interner
@@ -38,8 +39,16 @@ from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chose
 from .probabilities import MOST_LEARNED, asked_at_ms, build_probability, describe_all, describe_item
 from .scoring_budget import ScoringBudget
 
+COUNTS_KEPT: Final = 0.3
+SQUARES_KEPT: Final = 0.1
+USER_ROWS_KEPT: Final = 0.0
+"""Shares of what was learned before a drift that stay when adapting begins."""
+
 DRIFT_PLACES: Final = 10
 MICRO_BATCH: Final = 128
+MOST_DISCARDED: Final = 16
+"""Encoder steps in a row without a finite gradient after which the tables themselves must be broken."""
+
 MOST_SCORED: Final = 8
 WINDOW: Final = 100
 BOARD_NAMES: Final = ("reelflow", "popularity", "markov")
@@ -96,6 +105,7 @@ class Model:
         self.tags = TagChain()
         self.board = PrequentialBoard(BOARD_NAMES, fading=ranker.evaluate_fading, window=WINDOW)
         self.drift = DriftMonitor()
+        self.adaptation = Adaptation()
         self.scoring = ScoringBudget(ranker.evaluate_budget_us)
         self._baselines = BaselinePlaces(
             self.popularity, self.markov, k=MOST_PLACES, which=POPULARITY_HALF_LIFE
@@ -126,6 +136,7 @@ class Model:
         evidence = is_evidence(batch.types, batch.weight)
         if not evidence.all():
             batch = rows_of(batch, np.flatnonzero(evidence))
+        self.adaptation.observe(batch.ts_ms)
         spent_s = self.scoring.spent_s
         wanted = self.embeddings is not None or self._evaluate_ratio > 0
         size = MICRO_BATCH if wanted else max(len(batch), 1)
@@ -152,7 +163,39 @@ class Model:
             learned.exposures = self.probability.learn_some(batch, MOST_LEARNED)
             self.probability.touched()  # nobody publishes it
         learned.scoring_s = self.scoring.spent_s - spent_s
+        self._check_numbers()
         return learned
+
+    def _check_numbers(self) -> None:
+        """End where a learner is beyond learning: what was written before it is the way back.
+
+        Raises
+        ------
+        StateError
+            Operator action: the process starts again from its newest checkpoint, which is never written
+            with such numbers; if it ends in the same place again, lower `learner.learning_rate` or drop
+            what is wrong with the events there.
+        """
+        if not self.gate.is_finite:
+            raise StateError("the gate's weights are not finite any more: going back to the checkpoint")
+        if self.embeddings is not None and self.embeddings.discarded_in_a_row >= MOST_DISCARDED:
+            raise StateError(
+                f"{MOST_DISCARDED} steps of the embeddings in a row were not finite: going back to the"
+                " checkpoint"
+            )
+
+    def adapt(self) -> None:
+        """Viewers have turned away from their lists: learn faster, and trust less what was counted before.
+
+        What each part of it brings stands in docs/drift.md. O(items), once.
+        """
+        self.adaptation.begin()
+        self.gate.hurry(SQUARES_KEPT)
+        self.transitions.fade(COUNTS_KEPT)
+        if self.cooccurrence is not None:
+            self.cooccurrence.fade(COUNTS_KEPT)
+        if self.embeddings is not None:
+            self.embeddings.hurry(SQUARES_KEPT, user_rows_kept=USER_ROWS_KEPT)
 
     def _score(self, batch: Interactions, withdrawn: Bools, learned: Learned, *, reports: bool) -> None:
         """Rank for the users of fresh watches, before the batch is learned; train the gate on them.
@@ -182,7 +225,9 @@ class Model:
         by_popularity, by_markov = self._baselines.places(contexts, asked.items, withdrawn)
         ours = self.ranker.places(contexts, asked.items, asked.history, withdrawn)[kept]
         self.board.update({"reelflow": ours, "popularity": by_popularity[kept], "markov": by_markov[kept]})
-        learned.drifts += self.drift.update((ours >= 0) & (ours < DRIFT_PLACES))
+        n_changes = self.drift.n_changes
+        self.drift.update((ours >= 0) & (ours < DRIFT_PLACES))
+        learned.drifts += self.drift.n_changes - n_changes
         learned.scored += len(ours)
 
     @property
@@ -228,7 +273,8 @@ class Model:
     def capture(self, *, reuse: bool = False) -> Callable[[], Arrays]:
         """Copy the state now; the result puts the copies together as named arrays, on any thread.
 
-        With `reuse` the largest copies are written over those of the last call that said so.
+        With `reuse` the largest copies are written over those of the last call that said so. The result
+        raises `StateError` where a number is not finite: a checkpoint is what a restart goes back to.
 
         Not part of it: the board and the drift monitor, which only report.
         """
@@ -246,6 +292,7 @@ class Model:
             arrays: Arrays = {
                 f"{name}.{key}": array for name, found in copies.items() for key, array in found.items()
             }
+            check_finite(arrays, "no checkpoint is made of this state")
             arrays |= {f"catalogue.{key}": array for key, array in facts().items()}
             arrays["random"] = np.frombuffer(random, dtype=np.uint8)
             return arrays
@@ -271,6 +318,7 @@ class Model:
             self.markov,
             self.heat,
             self.probability,
+            self.adaptation,
         )  # the state may be of when these were off, or unknown
         for learner in self._learners():
             own = _below(arrays, learner.name)
@@ -299,7 +347,7 @@ class Model:
 
     def _learners(self) -> list[Any]:
         """Every learner with state; the gate has no predict of its own."""
-        found: list[Any] = [*self._counters, self.heat, *self._stepped, self.gate]
+        found: list[Any] = [*self._counters, self.heat, *self._stepped, self.gate, self.adaptation]
         if self.probability is not None:
             found.append(self.probability)
         return found if self.embeddings is None else [*found, self.embeddings]

@@ -124,10 +124,20 @@ class ReelflowLists(ServedLists):
         0 learns and publishes at the end of every step. Otherwise what arrives waits, and is learned
         so often; the lists stay between.
     seed : int
+    exclude_seen, embeddings, adapts : bool
+        Of ranker and learner.
     """
 
     def __init__(
-        self, n_users: int, items: Callable[[], ItemWorld], *, refit_ms: int = 0, seed: int = 0
+        self,
+        n_users: int,
+        items: Callable[[], ItemWorld],
+        *,
+        refit_ms: int = 0,
+        seed: int = 0,
+        exclude_seen: bool = True,
+        embeddings: bool = True,
+        adapts: bool = False,
     ) -> None:
         super().__init__(n_users, items)
         self._now_ms = 0
@@ -137,8 +147,8 @@ class ReelflowLists(ServedLists):
         settings = Settings(
             kafka=KafkaSettings(partitions=1),
             worker=WorkerSettings(refresh_interval_ms=0),
-            learner=LearnerSettings(seed=seed, device="cpu"),
-            ranker=RankerSettings(list_size=WIDTH, evaluate_ratio=0.0),
+            learner=LearnerSettings(seed=seed, device="cpu", embeddings=embeddings, adapt_to_drift=adapts),
+            ranker=RankerSettings(list_size=WIDTH, evaluate_ratio=0.0, exclude_seen=exclude_seen),
         )
         self.core = WorkerCore(
             settings,

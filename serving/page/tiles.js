@@ -9,12 +9,14 @@ const TILES = [
   ["users_with_snapshot", "Users with a list", (s) => count(s.users_with_snapshot), (s) => `${count(s.snapshots)} snapshots`],
   ["event_to_snapshot", "Event to list, p50", (s) => duration(s.event_to_snapshot_p50_s), (s) => `p99 ${duration(s.event_to_snapshot_p99_s)}`],
   ["dead_letters", "Dead letters", (s) => count(total(s.dead_letters)), (s) => mostly(s.dead_letters)],
-  ["device", "Learning on", (s) => deviceName(s.device), (s) => (s.ready ? "publishing" : recovering(s))],
+  ["device", "Learning on", (s) => deviceName(s.device), (s) => (s.ready ? learning(s) : recovering(s))],
 ];
 
 const total = (letters) => Object.values(letters).reduce((sum, n) => sum + n, 0);
 const deviceName = (device) => (device.startsWith("cuda") ? device.replace("cuda", "GPU") : device.toUpperCase());
 const recovering = (s) => (s.recovered === null || s.recovered === undefined ? "catching up" : `catching up, ${percent(s.recovered)}`);
+
+const learning = (s) => (s.adapting ? `adapting: tastes changed (${(s.drifted || "lists").replaceAll("_", " ")})` : "publishing");
 
 function mostly(letters) {
   const [first] = Object.entries(letters).sort((a, b) => b[1] - a[1]);
@@ -41,7 +43,7 @@ export function showTiles(stats) {
     value.textContent = valueOf(stats);
     note.textContent = noteOf(stats);
   }
-  showStatus(stats.ready ? "ready" : "recovering", stats.ready ? "Live" : recovering(stats));
+  showStatus(stats.ready ? "ready" : "recovering", stats.ready ? (stats.adapting ? "Live, adapting" : "Live") : recovering(stats));
 }
 
 export function showStatus(state, text, why = "") {

@@ -51,11 +51,16 @@ class JournalRun(Struct, kw_only=True, array_like=True, gc=False):
 
 
 class JournalEntry(Struct, kw_only=True, array_like=True):
-    """One batch as it was applied, or the place of a cut; entries follow each other by `sequence`."""
+    """One batch as it was applied, the place of a cut, or a decision that folding cannot make again.
+
+    `drift` says that the model began to adapt because viewers turned away from the lists of `surface`.
+    Entries follow each other by `sequence`.
+    """
 
     sequence: int
     runs: list[JournalRun]
-    kind: Literal["batch", "cut"] = "batch"
+    kind: Literal["batch", "cut", "drift"] = "batch"
+    surface: str = ""
 
 
 class SegmentHead(Struct, kw_only=True):

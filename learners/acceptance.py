@@ -1,0 +1,131 @@
+"""What became of the items that a list offered: the reward that drift is looked for in.
+
+A view is an impression of an item that stands in the user's last list, or an act on one without an
+impression before. It is over with a watch, leave, skip or dislike of the item, or with the user's next
+impression, and its reward is::
+
+    r = min(max(omega of its acts, 0), 1)        omega as in `learners.signals`
+
+so 0 for what was passed over, 1 for what was watched to its end. Views of other items (searched for,
+linked to) say nothing of the lists and are left out.
+
+Whether the *next item* was ranked high says less: sessions follow topics, so what is watched next
+resembles what was watched last, whatever has become of the tastes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from schemas.compiled import inlined, kernel
+from schemas.records import EVENT_TYPES
+from schemas.runs import Float32, Int8, Int32
+
+from .signals import IMPRESSION, LEAVE, WATCH
+from .state import grown
+
+SKIP: Final = EVENT_TYPES.index("skip")
+DISLIKE: Final = EVENT_TYPES.index("dislike")
+
+
+class Open(NamedTuple):
+    """The view under way of each of U users."""
+
+    items: Int32  # (U,) -1 without one
+    surfaces: Int8  # (U,)
+    rewards: Float32  # (U,)
+
+
+class Rewards(NamedTuple):
+    """Views that are over, in the order in which they ended; (M,)."""
+
+    surfaces: Int8
+    values: Float32
+
+
+class Acceptance:
+    """Views of the users of one partition. Not part of any state: views under way at a stop are not counted.
+
+    Memory: 9 bytes a user. Cost: 0.05 microseconds an event.
+
+    >>> view = Acceptance()
+    >>> column = lambda *values: np.array(values, dtype=np.int32)
+    >>> kinds = np.array([IMPRESSION, WATCH, IMPRESSION, IMPRESSION], dtype=np.int8)
+    >>> view.take(column(0, 0, 0, 0), column(5, 5, 6, 7), kinds, np.zeros(4, np.int8),
+    ...     np.array([0, 0.75, 0, 0], np.float32), column(5, 6, 7)[None]).values.tolist()
+    [0.75, 0.0]
+    """
+
+    def __init__(self) -> None:
+        self._open = Open(
+            items=np.full(0, -1, dtype=np.int32),
+            surfaces=np.full(0, -1, dtype=np.int8),
+            rewards=np.zeros(0, dtype=np.float32),
+        )
+
+    def take(
+        self, users: Int32, items: Int32, types: Int8, surfaces: Int8, weights: Float32, listed: Int32
+    ) -> Rewards:
+        """Take in events (N,) in order; the views that ended.
+
+        `listed` (V, k), -1 padded, is the last list of each user; later users have none.
+        """
+        n = len(users)
+        if n:
+            n_users = int(users.max()) + 1
+            self._open = Open(
+                grown(self._open.items, n_users, -1),
+                grown(self._open.surfaces, n_users, -1),
+                grown(self._open.rewards, n_users),
+            )
+        # An event may end two views: the one before, and its own.
+        ended = Rewards(np.empty(2 * n, dtype=np.int8), np.empty(2 * n, dtype=np.float32))
+        m = _take(users, items, types, surfaces, weights, listed, self._open, ended)
+        return Rewards(ended.surfaces[:m].copy(), ended.values[:m].copy())
+
+
+@inlined
+def _is_listed(listed: Int32, user: int, item: int) -> bool:
+    found = False
+    if user < len(listed):
+        for place in range(listed.shape[1]):
+            found |= listed[user, place] == item
+    return found
+
+
+@kernel
+def _take(
+    users: Int32,
+    items: Int32,
+    types: Int8,
+    surfaces: Int8,
+    weights: Float32,
+    listed: Int32,
+    held: Open,
+    ended: Rewards,
+) -> int:
+    m = 0
+    for i in range(len(users)):
+        u, item, kind = users[i], items[i], types[i]
+        reward = min(max(weights[i], np.float32(0.0)), np.float32(1.0))
+        ends = kind in (WATCH, LEAVE, SKIP, DISLIKE)
+        if held.items[u] == item:
+            held.rewards[u] = max(held.rewards[u], reward)
+        elif kind == IMPRESSION or ends:
+            if held.items[u] >= 0 and kind == IMPRESSION:
+                ended.surfaces[m], ended.values[m] = held.surfaces[u], held.rewards[u]
+                m += 1
+                held.items[u] = -1
+            if _is_listed(listed, u, item):
+                if kind == IMPRESSION:
+                    held.items[u], held.surfaces[u], held.rewards[u] = item, surfaces[i], reward
+                else:
+                    ended.surfaces[m], ended.values[m] = surfaces[i], reward
+                    m += 1
+        if ends and held.items[u] == item:
+            ended.surfaces[m], ended.values[m] = held.surfaces[u], held.rewards[u]
+            m += 1
+            held.items[u] = -1
+    return m
