@@ -187,7 +187,7 @@ class Model:
     def adapt(self) -> None:
         """Viewers have turned away from their lists: learn faster, and trust less what was counted before.
 
-        What each part of it brings stands in docs/drift.md. O(items), once.
+        What it does to each part stands in docs/drift.md. O(items), once.
         """
         self.adaptation.begin()
         self.gate.hurry(SQUARES_KEPT)
