@@ -43,7 +43,7 @@ from .factorisation import DIM
 from .history_attention_kernels import MAX_HISTORY, N_HIDDEN, AttentionTables
 from .impression_memory import Memory, no_memory
 from .impressions import Impressions, group_ends
-from .logistic_filter import sigmoid_of
+from .logistic_filter import covariance_of, sigmoid_of
 from .probability_kernels import (
     MAX_TIED,
     N_MEMORY,
@@ -91,6 +91,14 @@ KEYS: Final[dict[tuple[str, ...], float]] = {
 """Keys with their shrinkage; one whose categories are not all there is left out."""
 
 EFFECTS: Final = ("user", "item", "creator")
+HEAD_EFFECTS: Final = (
+    ("item",),
+    ("creator",),
+    ("tag",),
+    ("item", "surface"),
+    ("tag", "surface"),
+    ("duration", "surface"),
+)
 FACTORS: Final = ("user", "item", "creator", "tag", "duration", "surface", "hour", "music")
 OF_THE_USER: Final = frozenset({"user"})
 
@@ -105,7 +113,7 @@ class ProbabilityOptions(Struct, frozen=True, kw_only=True):
     table_bits: int = 21
     """Rows of statistics: 2^bits of 72 bytes."""
     factor_bits: int = 18
-    """Rows of the factorisation and of effects: 2^bits, 400 bytes for both targets."""
+    """Rows of the factorisation and of effects: 2^bits, 420 bytes for both targets."""
     max_users: int = 1 << 16
     hidden: bool = True
     """Whether the attention's hidden layers are inputs: without attention no use, and half of the cost."""
@@ -144,6 +152,7 @@ class Probability:
             keys=padded,
             shrinkage=np.array(list(keys.values())),
             effect_columns=np.array([column[name] for name in EFFECTS if name in column], dtype=np.int32),
+            head_effects=np.array([at for at, key in enumerate(keys) if key in HEAD_EFFECTS], dtype=np.int32),
             factor_columns=np.array([column[name] for name in factors], dtype=np.int32),
             n_user_columns=sum(name in OF_THE_USER for name in factors),
             n_hidden=self._n_hidden,
@@ -186,6 +195,7 @@ class Probability:
         variances[n_scaled - 2 * self._n_hidden : n_scaled] = options.hidden_variance
         variances[n_scaled:] = options.opinion_variance
         head = self._plan.head_inputs
+        belief, head_belief = covariance_of(variances), covariance_of(variances[head])
         random = np.random.default_rng(options.seed)
         factors = random.normal(0.0, 0.02, (n_pairs, DIM)).astype(np.float32)
         return Knowledge(
@@ -198,11 +208,19 @@ class Probability:
             squares=np.ones(n_scaled),
             n_seen=np.ones(1),
             weights=weights,
-            covariance=np.stack([np.diag(variances)] * t),
+            covariance=belief.lower,
+            waiting=belief.waiting,
+            gains=belief.gains,
+            n_waiting=belief.n_waiting,
             effects=np.zeros((t, n_pairs), dtype=np.float32),
             variances=np.full((t, n_pairs), options.effect_variance, dtype=np.float32),
             head_weights=weights[:, head].copy(),
-            head_covariance=np.stack([np.diag(variances[head])] * t),
+            head_covariance=head_belief.lower,
+            head_waiting=head_belief.waiting,
+            head_gains=head_belief.gains,
+            head_n_waiting=head_belief.n_waiting,
+            head_effects=np.zeros((t, n_pairs), dtype=np.float32),
+            head_variances=np.full((t, n_pairs), options.effect_variance, dtype=np.float32),
             biases=np.full((t, 1), -0.6),
             linear=np.zeros((t, n_pairs), dtype=np.float32),
             linear_squares=np.ones((t, n_pairs), dtype=np.float32),
@@ -220,13 +238,16 @@ class Probability:
             inputs=np.zeros((MAX_TIED, d), dtype=np.float32),
             opinions=np.zeros((MAX_TIED, N_TARGETS, N_OPINIONS), dtype=np.float32),
             effect_rows=np.zeros((MAX_TIED, len(plan.effect_columns)), dtype=np.int64),
+            head_rows=np.zeros((MAX_TIED, len(plan.head_effects)), dtype=np.int64),
             factor_rows=np.zeros((MAX_TIED, len(plan.factor_columns)), dtype=np.int64),
             total=np.zeros(DIM, dtype=np.float32),
             history=np.zeros(MAX_HISTORY, dtype=np.int32),
             work=np.zeros((4, 128), dtype=np.float32),
             px=np.zeros(d, dtype=np.float32),
-            head=np.zeros(len(plan.head_inputs), dtype=np.float32),
-            no_rows=np.zeros(0, dtype=np.int64),
+            mean=np.zeros(d, dtype=np.float32),
+            own=np.zeros((N_TARGETS, d), dtype=np.float32),
+            head=np.zeros((N_TARGETS, len(plan.head_inputs)), dtype=np.float32),
+            ys=np.zeros(N_TARGETS),
             missed=np.zeros(N_TARGETS),
         )
 

@@ -17,7 +17,7 @@ from .hashed_rows import claim, find, hash_keys, mixed
 from .history_attention_kernels import AttentionTables, attention_logit
 from .impression_memory import Memory, recall, remember, unrolled
 from .impressions import CLICK, LONG
-from .logistic_filter import effects_of, learn, linear, sigmoid
+from .logistic_filter import Covariance, effects_of, learn, linear, sigmoid
 from .target_statistics import N_FEATURES, N_TARGETS, count, describe, follow_rates
 
 MS_AN_HOUR: Final = 3_600_000.0
@@ -43,11 +43,19 @@ class Knowledge(NamedTuple):
     squares: Float64  # (S,) sum of squared differences
     n_seen: Float64  # (1,)
     weights: Float32  # (T, D)
-    covariance: Float32  # (T, D, D)
+    covariance: Float32  # (D, D), and what `logistic_filter.Covariance` has beside it
+    waiting: Float32
+    gains: Float32
+    n_waiting: Int64
     effects: Float32  # (T, Q)
     variances: Float32  # (T, Q)
     head_weights: Float32  # (T, D')
-    head_covariance: Float32  # (T, D', D')
+    head_covariance: Float32  # (D', D')
+    head_waiting: Float32
+    head_gains: Float32
+    head_n_waiting: Int64
+    head_effects: Float32  # (T, Q)
+    head_variances: Float32  # (T, Q)
     biases: Float64  # (T, 1)
     linear: Float32  # (T, Q)
     linear_squares: Float32  # (T, Q)
@@ -61,6 +69,7 @@ class Plan(NamedTuple):
     keys: Int32  # (K, 3) columns of the categories, -1 padded
     shrinkage: Float64  # (K,)
     effect_columns: Int32  # categories with an effect of their own
+    head_effects: Int32  # keys with an effect of their own in the ranking head
     factor_columns: Int32  # categories of the factorisation, those of the user first
     n_user_columns: int
     n_hidden: int  # hidden units of each attention that are inputs
@@ -79,13 +88,16 @@ class Scratch(NamedTuple):
     inputs: Float32  # (MAX_TIED, D)
     opinions: Float32  # (MAX_TIED, T, N_OPINIONS)
     effect_rows: Int64  # (MAX_TIED, I)
+    head_rows: Int64  # (MAX_TIED, I')
     factor_rows: Int64  # (MAX_TIED, J)
     total: Float32  # (d,)
     history: Int32  # (50,)
     work: Float32  # (4, 128)
     px: Float32  # (D,)
-    head: Float32  # (D',)
-    no_rows: Int64  # (0,)
+    mean: Float32  # (D,)
+    own: Float32  # (T, D)
+    head: Float32  # (T, D')
+    ys: Float64  # (T,)
     missed: Float64  # (T,)
 
 
@@ -128,10 +140,16 @@ def _observe(raw: Float32, know: Knowledge) -> None:
 
 
 @kernel
-def _place(opinions: Float32, inputs: Float32) -> None:
+def _place(inputs: Float32, opinions: Float32, plan: Plan, own: Float32, head: Float32) -> None:
+    """Inputs of each target, with its own opinions, and those of the ranking head."""
     first = len(inputs) - N_OPINIONS
-    for j in range(N_OPINIONS):
-        inputs[first + j] = opinions[j]
+    for c in range(N_TARGETS):
+        for j in range(first):
+            own[c, j] = inputs[j]
+        for j in range(N_OPINIONS):
+            own[c, first + j] = opinions[c, j]
+        for j in range(len(plan.head_inputs)):
+            head[c, j] = own[c, plan.head_inputs[j]]
 
 
 @kernel
@@ -169,6 +187,10 @@ def describe_row(
         raw[first + j] = numbers[j]
     recall(memory, user, item, ts_ms, tied, raw[first + n_numbers :])
     hashed_rows(categories, plan.effect_columns, know.effects.shape[1], use.effect_rows[i])
+    mask = np.uint64(know.head_effects.shape[1] - 1)
+    for j in range(len(plan.head_effects)):
+        h = use.hashes[plan.head_effects[j]]
+        use.head_rows[i, j] = np.int64(h & mask) if h != np.uint64(0) else np.int64(-1)
     hashed_rows(categories, plan.factor_columns, know.linear.shape[1], use.factor_rows[i])
     n = unrolled(memory.rings, memory.counts, user, len(tables.keys), use.history)
     live = attention_logit(tables, item, use.history[:n], use.work)
@@ -191,13 +213,12 @@ def describe_row(
 @kernel
 def predict_row(i: int, know: Knowledge, plan: Plan, use: Scratch, logits: Float32) -> None:
     """Logits of each target, then those of the ranking head, for place `i`; `logits` is (2 T,)."""
-    x = use.inputs[i]
+    _place(use.inputs[i], use.opinions[i], plan, use.own, use.head)
     for c in range(N_TARGETS):
-        _place(use.opinions[i, c], x)
-        logits[c] = linear(know.weights[c], x) + effects_of(use.effect_rows[i], know.effects[c])
-        for j in range(len(plan.head_inputs)):
-            use.head[j] = x[plan.head_inputs[j]]
-        logits[N_TARGETS + c] = linear(know.head_weights[c], use.head)
+        logits[c] = linear(know.weights[c], use.own[c]) + effects_of(use.effect_rows[i], know.effects[c])
+        logits[N_TARGETS + c] = linear(know.head_weights[c], use.head[c]) + effects_of(
+            use.head_rows[i], know.head_effects[c]
+        )
 
 
 @kernel
@@ -215,27 +236,31 @@ def learn_row(
     use: Scratch,
 ) -> None:
     """Learn the impression in place `i`, which was predicted with `logits`."""
-    x = use.inputs[i]
     shown = outcomes[CLICK] >= 0
     rates = plan.rates if shown else plan.prior_rates
+    if shown:
+        for c in range(N_TARGETS):
+            use.ys[c] = outcomes[c]
+            use.missed[c] = outcomes[c] - sigmoid(logits[c]) if outcomes[c] >= 0 else 0.0
+        _place(use.inputs[i], use.opinions[i], plan, use.own, use.head)
+        learn(
+            use.ys, use.own, use.effect_rows[i], know.weights,
+            Covariance(know.covariance, know.waiting, know.gains, know.n_waiting),
+            know.effects, know.variances, use.mean, use.px,
+        )  # fmt: skip
+        n = len(plan.head_inputs)
+        learn(
+            use.ys, use.head, use.head_rows[i], know.head_weights,
+            Covariance(know.head_covariance, know.head_waiting, know.head_gains, know.head_n_waiting),
+            know.head_effects, know.head_variances, use.mean[:n], use.px[:n],
+        )  # fmt: skip
+    else:
+        for c in range(N_TARGETS):
+            use.missed[c] = 0.0
     for c in range(N_TARGETS):
         y = outcomes[c] if shown else outcomes[LONG]
-        use.missed[c] = 0.0
         if y < 0:
             continue
-        if shown:
-            use.missed[c] = y - sigmoid(logits[c])
-            _place(use.opinions[i, c], x)
-            learn(
-                y, x, use.effect_rows[i], know.weights[c], know.covariance[c], know.effects[c],
-                know.variances[c], use.px,
-            )  # fmt: skip
-            for j in range(len(plan.head_inputs)):
-                use.head[j] = x[plan.head_inputs[j]]
-            learn(
-                y, use.head, use.no_rows, know.head_weights[c], know.head_covariance[c], know.effects[c],
-                know.variances[c], use.px,
-            )  # fmt: skip
         step(
             y, use.factor_rows[i], plan.n_user_columns if shown else 0, know.biases[c], know.linear[c],
             know.linear_squares[c], know.factors[c], know.factor_squares[c], rates[0], rates[1], use.total,

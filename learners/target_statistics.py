@@ -4,17 +4,22 @@ A row keeps of the impressions with its key's value, at event time t:
 
 ====================  ==========================================================================
 n                     impressions
-n~, s~_c              decayed impressions, and those with outcome c: each weighs 2^(-age / half_life)
+n', s'_c              decayed impressions, and those with outcome c: each weighs 2^(-age / half_life),
+                      with a half-life `SLOW` times that of n~
 m, m_long             watches, and long ones: known from a prior history too, where clicks are not
+n~                    decayed impressions
 r_c, r~_c             sum of what the predictions missed, y_c - p_c, plain and decayed; click and long
 ====================  ==========================================================================
 
 With running rates g_c of all impressions and a shrinkage k of the key, it gives `N_FEATURES` inputs::
 
     log(1 + n),  log(1 + m)
-    logit((s~_c + k g_c) / (n~ + k))          c = click, long, complete
+    logit((s'_c + k g_c) / (n' + k))          c = click, long, complete
     logit((m_long + k g) / (m + k))
     r_c / (n + k),  r~_c / (n~ + k)           c = click, long
+
+Rates fade slowly: a user or item has few impressions, and forgetting them costs more than their age. What
+is new shows in r~, which fades fast.
 
 A row that is absent is the one of a value never met: its rates are the running rates.
 
@@ -45,11 +50,14 @@ N_DESCRIBED: Final = 3
 N_RATES: Final = N_OUTCOMES + 1
 """Running rates: those of OUTCOMES, and of long among watches."""
 
-HOUR, N, DECAYED, SUMS, WATCHED, MISSED, MISSED_DECAYED = 0, 1, 2, 3, 7, 9, 11
+HOUR, N, DECAYED, SUMS, WATCHED, MISSED, MISSED_DECAYED, RECENT = 0, 1, 2, 3, 7, 9, 11, 13
 N_COLUMNS: Final = 16
-"""A row is one line of the processor's cache; three columns are spare."""
+"""A row is one line of the processor's cache; two columns are spare."""
 
-_RATE_WINDOW: Final = 20_000.0
+SLOW: Final = 10.0
+_RATE_WINDOW: Final = 2_000_000.0
+"""Long: inputs that lean on the running rates move with them, and the filter has to follow."""
+
 _RATE_PRIOR: Final = 200.0
 FIRST_RATES: Final = (0.44, 0.31, 0.2, 0.02, 0.36)
 
@@ -83,17 +91,18 @@ def describe(
             inputs[at + N_FEATURES - 1] = 0.0
             continue
         row = table[r]
-        fade = 2.0 ** (-max(0.0, hour - row[HOUR]) / half_life_h)
-        n, decayed = row[N], row[DECAYED] * fade
+        age = max(0.0, hour - row[HOUR]) / half_life_h
+        fade, slow = 2.0**-age, 2.0 ** (-age / SLOW)
+        n, decayed, recent = row[N], row[DECAYED] * slow, row[RECENT] * fade
         inputs[at] = math.log(1.0 + n)
         for c in range(N_DESCRIBED):
-            inputs[at + 1 + c] = _logit((row[SUMS + c] * fade + k * rates[c]) / (decayed + k))
+            inputs[at + 1 + c] = _logit((row[SUMS + c] * slow + k * rates[c]) / (decayed + k))
         watched = (row[WATCHED + 1] + k * rates[N_OUTCOMES]) / (row[WATCHED] + k)
         inputs[at + 1 + N_DESCRIBED] = _logit(watched)
         inputs[at + N_FEATURES - 1] = math.log(1.0 + row[WATCHED])
         for c in range(N_TARGETS):
             inputs[at + 2 + N_DESCRIBED + c] = row[MISSED + c] / (n + k)
-            inputs[at + 2 + N_DESCRIBED + N_TARGETS + c] = row[MISSED_DECAYED + c] * fade / (decayed + k)
+            inputs[at + 2 + N_DESCRIBED + N_TARGETS + c] = row[MISSED_DECAYED + c] * fade / (recent + k)
 
 
 @kernel
@@ -106,16 +115,19 @@ def count(
             continue
         row = table[r]
         if hour > row[HOUR]:
-            fade = 2.0 ** ((row[HOUR] - hour) / half_life_h)
+            age = (hour - row[HOUR]) / half_life_h
+            fade, slow = 2.0**-age, 2.0 ** (-age / SLOW)
             row[HOUR] = hour
-            row[DECAYED] *= fade
+            row[DECAYED] *= slow
+            row[RECENT] *= fade
             for c in range(N_OUTCOMES):
-                row[SUMS + c] *= fade
+                row[SUMS + c] *= slow
             for c in range(N_TARGETS):
                 row[MISSED_DECAYED + c] *= fade
         if outcomes[CLICK] >= 0:
             row[N] += 1.0
             row[DECAYED] += 1.0
+            row[RECENT] += 1.0
             for c in range(N_OUTCOMES):
                 row[SUMS + c] += max(outcomes[c], 0)
             for c in range(N_TARGETS):
@@ -128,7 +140,7 @@ def count(
 
 @kernel
 def follow_rates(outcomes: Int8, sums: Float64, counts: Float64, rates: Float64) -> None:
-    """Move the running rates (N_RATES,), of the last twenty thousand impressions or so, by an event."""
+    """Move the running rates (N_RATES,), of the last two million impressions or so, by an event."""
     for c in range(N_RATES):
         y = outcomes[c] if c < N_OUTCOMES else (outcomes[LONG] if outcomes[CLICK] != 0 else -1)
         if y < 0 or (c < N_OUTCOMES and outcomes[CLICK] < 0):

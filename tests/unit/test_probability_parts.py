@@ -15,7 +15,7 @@ from learners.history_attention_kernels import MAX_HISTORY, attention_logit
 from learners.impressions import Impressions, group_ends, rows_of
 from learners.logistic_filter import sigmoid_of
 from learners.probability import Probability, ProbabilityOptions
-from learners.target_statistics import N_COLUMNS, N_FEATURES, count, describe, first_rates
+from learners.target_statistics import N_COLUMNS, N_FEATURES, SLOW, count, describe, first_rates
 
 
 def test_the_filter_is_a_kalman_step() -> None:
@@ -37,35 +37,48 @@ def test_the_filter_is_a_kalman_step() -> None:
     effect_after = effects[1] + variances[1] * gain * (1 - prediction) / h
     variance_after = variances[1] - gain * variances[1] ** 2
 
-    assert logistic_filter.learn(1.0, x, ids, w, p, effects, variances, np.zeros(d, np.float32))
+    belief = logistic_filter.covariance_of(np.ones(d, np.float32))
+    belief.lower[:] = p
+    room = np.zeros((2, d), np.float32)
+    assert logistic_filter.learn(
+        np.array([1.0]), x[None], ids, w[None], belief, effects[None], variances[None], *room
+    )
     np.testing.assert_allclose(w, w_after, rtol=1e-4)
-    np.testing.assert_allclose(np.tril(p), np.tril(p_after), atol=1e-6)
+    assert belief.n_waiting[0] == 1
+    other = random.normal(0, 1, d).astype(np.float32)
+    assert logistic_filter.spread(belief, other, room[0]) == pytest.approx(other @ p_after @ other, rel=1e-4)
+    logistic_filter.settle(belief)
+    np.testing.assert_allclose(np.tril(belief.lower), np.tril(p_after), atol=1e-6)
     assert effects[1] == pytest.approx(effect_after, rel=1e-4)
     assert variances[1] == pytest.approx(variance_after, rel=1e-4)
     assert effects[0] == np.float32(0.2)
 
 
 def test_the_filter_leaves_out_what_is_not_finite() -> None:
-    w, p = np.zeros(2, np.float32), np.eye(2, dtype=np.float32)
-    x = np.array([1.0, np.inf], np.float32)
-    nothing, none = np.zeros(0, np.float32), np.zeros(0, np.int64)
-    assert not logistic_filter.learn(1.0, x, none, w, p, nothing, nothing, np.zeros(2, np.float32))
+    w, belief = np.zeros((1, 2), np.float32), logistic_filter.covariance_of(np.ones(2, np.float32))
+    x = np.array([[1.0, np.inf]], np.float32)
+    nothing, none, room = np.zeros((1, 0), np.float32), np.zeros(0, np.int64), np.zeros((2, 2), np.float32)
+    assert not logistic_filter.learn(np.ones(1), x, none, w, belief, nothing, nothing, *room)
     np.testing.assert_array_equal(w, 0)
-    np.testing.assert_array_equal(p, np.eye(2))
+    np.testing.assert_array_equal(belief.lower, np.eye(2))
+    assert belief.n_waiting[0] == 0
 
 
-def test_the_filter_finds_a_logistic_model_and_stays_positive_definite() -> None:
+def test_the_filter_finds_logistic_models_and_stays_positive_definite() -> None:
     random = np.random.default_rng(1)
-    d = 12
-    truth = random.normal(0, 0.7, d)
-    w, p = np.zeros(d, np.float32), np.eye(d, dtype=np.float32)
-    nothing, none, px = np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(d, np.float32)
-    for _ in range(20_000):
+    d = 14
+    truth = random.normal(0, 0.6, (2, d))
+    w, belief = np.zeros((2, d), np.float32), logistic_filter.covariance_of(np.ones(d, np.float32))
+    nothing, none, room = np.zeros((2, 0), np.float32), np.zeros(0, np.int64), np.zeros((2, d), np.float32)
+    for event in range(20_003):
         x = random.normal(0, 1, d).astype(np.float32)
-        y = float(random.random() < 1 / (1 + np.exp(-truth @ x)))
-        logistic_filter.learn(y, x, none, w, p, nothing, nothing, px)
-    np.testing.assert_allclose(w, truth, atol=0.12)
-    whole = np.tril(p) + np.tril(p, -1).T
+        ys = (random.random(2) < 1 / (1 + np.exp(-truth @ x))).astype(np.float64)
+        if event % 3 == 0:
+            ys[1] = -1.0  # not known: teaches the other target alone
+        logistic_filter.learn(ys, np.stack([x, x]), none, w, belief, nothing, nothing, *room)
+    np.testing.assert_allclose(w, truth, atol=0.15)
+    logistic_filter.settle(belief)
+    whole = np.tril(belief.lower) + np.tril(belief.lower, -1).T
     assert np.linalg.eigvalsh(whole).min() > 0
 
 
@@ -135,14 +148,15 @@ def test_statistics_fade_and_shrink() -> None:
     _, _, rates = first_rates()
     inputs = np.zeros(N_FEATURES, np.float32)
     describe(table, rows, np.array([5.0]), 58.0, 24.0, rates, inputs)
-    decayed = 0.25 + 0.5
+    recent = 0.25 + 0.5
+    older, newer = 2.0 ** (-2 / SLOW), 2.0 ** (-1 / SLOW)
     assert inputs[0] == pytest.approx(np.log(3.0))
-    click = (0.25 + 5 * rates[0]) / (decayed + 5)
+    click = (older + 5 * rates[0]) / (older + newer + 5)
     assert inputs[1] == pytest.approx(np.log(click / (1 - click)), abs=1e-5)
     watched = (0 + 5 * rates[4]) / (1 + 5)  # one watch, not long; the swipe says nothing of it
     assert inputs[4] == pytest.approx(np.log(watched / (1 - watched)), abs=1e-5)
     assert inputs[5] == pytest.approx(0.3 / 7, abs=1e-6)
-    assert inputs[7] == pytest.approx((0.4 * 0.25 - 0.1 * 0.5) / (decayed + 5), abs=1e-6)
+    assert inputs[7] == pytest.approx((0.4 * 0.25 - 0.1 * 0.5) / (recent + 5), abs=1e-6)
 
 
 def _histories() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
