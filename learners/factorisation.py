@@ -32,7 +32,10 @@ from .logistic_filter import sigmoid
 
 DIM: Final = 16
 BIAS_RATE: Final = 0.02
-L2: Final = 1e-3
+FIRST_SQUARES: Final = 0.1
+"""What G and S start from."""
+
+L2: Final = 1e-2
 
 _FAST: Final = {"reassoc", "contract", "nsz", "arcp"}
 

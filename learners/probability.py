@@ -39,7 +39,7 @@ from schemas.errors import StateError
 from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
-from .factorisation import DIM
+from .factorisation import DIM, FIRST_SQUARES
 from .history_attention_kernels import MAX_HISTORY, N_HIDDEN, AttentionTables
 from .impression_memory import Memory, no_memory
 from .impressions import Impressions, group_ends
@@ -99,7 +99,19 @@ HEAD_EFFECTS: Final = (
     ("tag", "surface"),
     ("duration", "surface"),
 )
-FACTORS: Final = ("user", "item", "creator", "tag", "duration", "surface", "hour", "music")
+FACTORS: Final = (
+    "user",
+    "item",
+    "creator",
+    "tag",
+    "duration",
+    "surface",
+    "hour",
+    "music",
+    "upload",
+    "activity",
+    "segment",
+)
 OF_THE_USER: Final = frozenset({"user"})
 
 
@@ -122,7 +134,7 @@ class ProbabilityOptions(Struct, frozen=True, kw_only=True):
     hidden_variance: float = 0.004
     effect_variance: float = 0.02
     opinion_variance: float = 0.1
-    prior_rates: tuple[float, float] = (0.05, 0.05)
+    prior_rates: tuple[float, float] = (0.02, 0.02)
     rates: tuple[float, float] = (0.05, 0.02)
     seed: int = 0
 
@@ -223,9 +235,9 @@ class Probability:
             head_variances=np.full((t, n_pairs), options.effect_variance, dtype=np.float32),
             biases=np.full((t, 1), -0.6),
             linear=np.zeros((t, n_pairs), dtype=np.float32),
-            linear_squares=np.ones((t, n_pairs), dtype=np.float32),
+            linear_squares=np.full((t, n_pairs), FIRST_SQUARES, dtype=np.float32),
             factors=np.stack([factors] * t),
-            factor_squares=np.ones((t, n_pairs), dtype=np.float32),
+            factor_squares=np.full((t, n_pairs), FIRST_SQUARES, dtype=np.float32),
         )
 
     def _room(self, n_scaled: int) -> Scratch:

@@ -60,23 +60,29 @@ def measure(data: ImpressionData, models: list[str]) -> dict[str, Predicted]:
     """Run the models; those that need our learner's inputs share its run."""
     found: dict[str, Predicted] = {}
     impressions = data.impressions
+
+    def keep(name: str, predicted: Predicted) -> None:
+        """Also say its figures: the models behind it take their time."""
+        found[name] = predicted
+        say(json.dumps({name: figures(impressions_report(data, {name: predicted}))}))
+
     if {OURS, "fm", "lightgbm_6h"} & {*models}:
         learner = build(data, say=say)
         seen = learner.seen(len(impressions))
         ours = play_learner(learner, impressions, say, seen)
         if OURS in models:
-            found[OURS] = ours
+            keep(OURS, ours)
         if "fm" in models:
-            found["fm"] = factorisation_alone(seen, ours.us_per_event)
-        if "lightgbm_6h" in models:
-            found["lightgbm_6h"] = lightgbm(impressions, seen, say)
+            keep("fm", factorisation_alone(seen, ours.us_per_event))
     if "reelflow_without_history" in models:
-        found["reelflow_without_history"] = play_learner(build(replace(data, prior=None)), impressions, say)
+        keep("reelflow_without_history", play_learner(build(replace(data, prior=None)), impressions, say))
+    if "item_ctr" in models:
+        keep("item_ctr", item_ctr(impressions))
     for kind in ("logistic", "fm"):
         if f"river_{kind}" in models:
-            found[f"river_{kind}"] = river_model(kind, impressions, data.categories)
-    if "item_ctr" in models:
-        found["item_ctr"] = item_ctr(impressions)
+            keep(f"river_{kind}", river_model(kind, impressions, data.categories))
+    if "lightgbm_6h" in models:
+        keep("lightgbm_6h", lightgbm(impressions, seen, say))
     return {name: found[name] for name in models}
 
 

@@ -39,7 +39,7 @@ TARGETS: Final[tuple[Target, ...]] = ("is_click", "long_view")
 SCORED_FROM: Final = 0.3
 """Metrics are of the rest of the impressions."""
 
-PRIOR_PASSES: Final = 2
+PRIOR_PASSES: Final = 4
 STEP: Final = 5_000
 
 Say = Callable[[str], None]
