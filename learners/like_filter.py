@@ -4,7 +4,7 @@ Likes are few and late, so they are no third target beside clicks and long views
 inputs they could not fill with meaning. With the running like rate g, the two logits z that the
 exposure had before it was learned, and for each of `LIKE_KEYS` its like rate r::
 
-    r = (s~_like + k g) / (n~ + k)
+    r = (s'_like + k g) / (n' + k)
     x = [1, logit g, z_click, z_long, logit r_1 - logit g, ..., logit r_K - logit g]
     p = sigmoid(w.x)                 w: `learners.logistic_filter`, from [0, 1, 0, 0, 1/4, ..., 1/4]
 
@@ -21,14 +21,14 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schemas.compiled import kernel
-from schemas.runs import Float32, Int32, Int64, UInt64
+from schemas.runs import Float32, Float64, Int32, Int64, UInt64
 
 from .attribution import LIKED_NOW, OPENED, SETTLE, Told
 from .hashed_rows import find, hash_keys
 from .history_attention_kernels import AttentionTables
 from .impression_memory import Memory, recall
 from .impressions import LIKE
-from .logistic_filter import learn, linear
+from .logistic_filter import N_PENDING, Covariance, learn, linear, settle
 from .probability_kernels import (
     MS_AN_HOUR,
     N_MEMORY,
@@ -40,7 +40,7 @@ from .probability_kernels import (
     predict_row,
     scale_inputs,
 )
-from .target_statistics import DECAYED, HOUR, SUMS
+from .target_statistics import DECAYED, HOUR, SLOW, SUMS
 
 LIKE_KEYS: Final[tuple[tuple[str, ...], ...]] = (
     ("user",),
@@ -64,7 +64,7 @@ _RATE_WINDOW: Final = 20_000.0
 class LikeFilter(NamedTuple):
     """What is learned of likes beside the rates, and the inputs of exposures that are open."""
 
-    weights: Float32  # (L,)
+    weights: Float32  # (1, L)
     covariance: Float32  # (L, L)
     inputs: Float32  # (C, L) by place of the exposure
     recalled: Float32  # (C, N_MEMORY) what was remembered of its user when it opened
@@ -78,14 +78,19 @@ class LikeRoom(NamedTuple):
     rows: Int64
     end: Int64  # (1,) a group of one
     none: Int64  # (0,)
-    nothing: Float32  # (0,)
+    nothing: Float32  # (1, 0)
     px: Float32  # (L,)
+    mean: Float32  # (L,)
+    y: Float64  # (1,)
+    waiting: Float32  # (N_PENDING, L) and the next two: changes of the covariance, made at once
+    gains: Float32
+    n_waiting: Int64
 
 
 def no_likes(capacity: int) -> LikeFilter:
     """Nothing was liked yet."""
-    weights = np.full(N_INPUTS, 1.0 / 4.0, dtype=np.float32)
-    weights[:N_BEFORE] = 0.0, 1.0, 0.0, 0.0
+    weights = np.full((1, N_INPUTS), 1.0 / 4.0, dtype=np.float32)
+    weights[0, :N_BEFORE] = 0.0, 1.0, 0.0, 0.0
     return LikeFilter(
         weights=weights,
         covariance=np.eye(N_INPUTS, dtype=np.float32) * np.float32(_PRIOR_VARIANCE),
@@ -102,8 +107,13 @@ def like_room(chosen: list[int], n_keys: int) -> LikeRoom:
         rows=np.zeros(n_keys, dtype=np.int64),
         end=np.ones(1, dtype=np.int64),
         none=np.zeros(0, dtype=np.int64),
-        nothing=np.zeros(0, dtype=np.float32),
+        nothing=np.zeros((1, 0), dtype=np.float32),
         px=np.zeros(N_INPUTS, dtype=np.float32),
+        mean=np.zeros(N_INPUTS, dtype=np.float32),
+        y=np.zeros(1),
+        waiting=np.zeros((N_PENDING, N_INPUTS), dtype=np.float32),
+        gains=np.zeros(N_PENDING, dtype=np.float32),
+        n_waiting=np.zeros(1, dtype=np.int64),
     )
 
 
@@ -128,7 +138,7 @@ def _describe(
         inputs[N_BEFORE + j] = 0.0
         if r >= 0:
             row = know.table[r]
-            fade = 2.0 ** (-max(0.0, ts_ms / MS_AN_HOUR - row[HOUR]) / plan.half_life_h)
+            fade = 2.0 ** (-max(0.0, ts_ms / MS_AN_HOUR - row[HOUR]) / (SLOW * plan.half_life_h))
             k = plan.shrinkage[key]
             # A like may outlive its impression in a row that another value took: never above all shown.
             n = row[DECAYED] * fade
@@ -204,7 +214,21 @@ def learn_told(
             _count_like(categories[i], know, plan, room)
         else:
             y = told.outcomes[i, LIKE]
-            learn(y, inputs, room.none, likes.weights, likes.covariance, room.nothing, room.nothing, room.px)
+            room.y[0] = y
+            belief = Covariance(likes.covariance, room.waiting, room.gains, room.n_waiting)
+            asked = likes.inputs[told.places[i] : told.places[i] + 1]
+            learn(
+                room.y,
+                asked,
+                room.none,
+                likes.weights,
+                belief,
+                room.nothing,
+                room.nothing,
+                room.mean,
+                room.px,
+            )
+            settle(belief)
             _follow_rate(y, know)
 
 
@@ -224,4 +248,4 @@ def like_logits(
     for i in range(len(ts_ms)):
         _describe(categories[i], ts_ms[i], know, plan, room, inputs)
         _add_logits(logits[i], inputs)
-        found[i] = linear(likes.weights, inputs)
+        found[i] = linear(likes.weights[0], inputs)
