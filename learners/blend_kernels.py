@@ -21,9 +21,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from schemas.compiled import inlined, kernel, reassociated
 from schemas.runs import Float32, Int8, Int32, Int64
 
 from .user_kernels import FRESH_WINDOW
@@ -101,7 +101,7 @@ class Lists(NamedTuple):
     reasons: Int32
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def log32(x: np.float32) -> np.float32:
     """Natural logarithm of a positive, normal float32; log32(1) is exactly 0."""
     bits = np.float32(x).view(np.int32)
@@ -115,7 +115,7 @@ def log32(x: np.float32) -> np.float32:
     return np.float32(0.69314718) * exponent + p * m
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def exp32(x: np.float32) -> np.float32:
     """Exponential of a float32 below 80; arguments below -80 count as -80."""
     y = max(np.float32(x), np.float32(-80.0)) * np.float32(1.44269504)
@@ -128,7 +128,7 @@ def exp32(x: np.float32) -> np.float32:
     return p * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def bucket_of(n_history: int) -> int:
     """History-length bucket: 0, 1, 2-4, 5-14, 15-49, 50 and more."""
     if n_history < 2:
@@ -140,7 +140,7 @@ def bucket_of(n_history: int) -> int:
     return 4 if n_history < 50 else 5
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def length_of(history: Int32) -> int:
     """Items in one right-aligned history (H,)."""
     n = 0
@@ -151,7 +151,7 @@ def length_of(history: Int32) -> int:
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def begin_user(history: Int32, n: int, seen: Int32, exclude_seen: bool, slot: Int32, stamp: Int64) -> int:
     """A base for the next user, for whom what they may not be shown is blocked."""
     stamp[0] += 1
@@ -173,7 +173,7 @@ def begin_user(history: Int32, n: int, seen: Int32, exclude_seen: bool, slot: In
     return int(base)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def open_place(b: int, c: int, features: Float32, slot: Int32, base: int, ids: Int32, x: Float32) -> None:
     """Make item `b` candidate number `c`; the caller sets x0..x2."""
     slot[b] = base + c
@@ -187,7 +187,7 @@ def open_place(b: int, c: int, features: Float32, slot: Int32, base: int, ids: I
     x[5, c] = np.float32(0.0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def follow_rows(
     history: Int32, n: int, rows: Rows, features: Float32, withdrawn: Bools, base: int, work: Work
 ) -> int:
@@ -247,7 +247,7 @@ def follow_rows(
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_items(
     items: Int32, count: int, features: Float32, withdrawn: Bools, flag: float, base: int, work: Work
 ) -> int:
@@ -270,7 +270,7 @@ def add_items(
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def take_logs(count: int, x: Float32) -> None:
     """s_c to x0..x2, in place."""
     for f in range(3):
@@ -279,7 +279,7 @@ def take_logs(count: int, x: Float32) -> None:
             row[c] = log32(np.float32(1.0) + row[c] * _PER_S)
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@reassociated()
 def dot(a: Float32, b: Float32) -> np.float32:
     """Inner product of two rows."""
     total = np.float32(0.0)
@@ -288,7 +288,7 @@ def dot(a: Float32, b: Float32) -> np.float32:
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def score_candidates(count: int, weights: Float32, work: Work) -> None:
     """Scores: weights . x for the first `count` candidates."""
     x, score = work.x, work.score
@@ -303,7 +303,7 @@ def score_candidates(count: int, weights: Float32, work: Work) -> None:
         )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def softmax_mass(count: int, peak: np.float32, score: Float32, mass: Float32) -> np.float32:
     """Fill in mass = exp(score - peak), return its sum."""
     for c in range(count):

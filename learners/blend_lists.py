@@ -9,8 +9,8 @@ fills the list.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from schemas.compiled import kernel
 from schemas.runs import Float32, Int32
 
 from .blend_kernels import (
@@ -40,13 +40,13 @@ _RELEVANCE_FLOOR = np.float32(1e-4)
 _RATE = np.float32(0.05)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def clipped(p: np.float32) -> np.float32:
     """Into the open interval that four decimals can tell from 0 and 1."""
     return min(max(p, _RELEVANCE_FLOOR), np.float32(1.0) - _RELEVANCE_FLOOR)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def write_list(
     i: int,
     n: int,
@@ -88,7 +88,7 @@ def write_list(
     return n_by_rows
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_reasons(
     i: int, n: int, count: int, history: Int32, n_history: int, rows: Rows, base: int, work: Work, out: Lists
 ) -> None:
@@ -140,7 +140,7 @@ def find_reasons(
             sources[p] = POPULARITY
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_popular(
     n: int, k: int, bucket: int, weights: Float32, popular: Popular, withdrawn: Bools, base: int, work: Work
 ) -> int:
@@ -163,7 +163,7 @@ def add_popular(
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def rank_sparse(
     users: Int32,
     history: Int32,
@@ -184,7 +184,6 @@ def rank_sparse(
     slot, score, mass, features = work.slot, work.score, work.mass, popular.features
     top_scores = work.top_scores
     k = out.items.shape[1]
-    nothing = np.zeros(0, dtype=np.int32)
     flat_nbr, flat_w, flat_rowsum = rows.nbr.reshape(-1), rows.w.reshape(-1), rows.rowsum.reshape(-1)
     width, n_last, h = rows.nbr.shape[1], rows.n_last, history.shape[1]
     for place in range(len(users)):
@@ -195,7 +194,7 @@ def rank_sparse(
         n_history = length_of(history[i])
         bucket = bucket_of(n_history)
         w = weights[bucket]
-        tail = seen[i] if exclude_seen else nothing
+        tail = seen[i] if exclude_seen else seen[i, :0]
         base = begin_user(history[i], n_history, tail, exclude_seen, slot, work.stamp)
         count = follow_rows(history[i], n_history, rows, features, withdrawn, base, work)
         if not exclude_seen:
@@ -216,7 +215,7 @@ def rank_sparse(
             find_reasons(i, n, count, history[i], n_history, rows, base, work, out)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gather(
     history: Int32,
     n_history: int,
@@ -237,7 +236,7 @@ def gather(
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def learn_gate(
     users: Int32,
     targets: Int32,
@@ -287,7 +286,7 @@ def learn_gate(
     return n_learned
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_unseen(tops: Int32, seen: Int32, out: Int32) -> None:
     """The first items of `tops` that are not in each row of `seen` (B, S), into `out` (B, k)."""
     for i in range(len(out)):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
+from schemas.compiled import inlined, kernel, reassociated
 from schemas.runs import Float32, Int32
 
 from .blend_kernels import Work
@@ -20,13 +20,13 @@ _SPARE: Final = 12
 """Candidates beyond k that a bound may leave for the exact selection."""
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def padded(n: int) -> int:
     """The next multiple of `LANES`."""
     return (n + LANES - 1) // LANES * LANES
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@reassociated()
 def count_above(n: int, values: Float32, above: Int32) -> None:
     """How many of the first `n` values, padded with -inf, are above each; equal ones get equal counts.
 
@@ -41,7 +41,7 @@ def count_above(n: int, values: Float32, above: Int32) -> None:
         above[j] = np.int32(total)
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@reassociated()
 def n_reaching(n: int, values: Float32, bound: np.float32) -> int:
     """How many of the first `n` values, padded with -inf, reach `bound`."""
     total = np.float32(0.0)
@@ -50,7 +50,7 @@ def n_reaching(n: int, values: Float32, bound: np.float32) -> int:
     return int(total)
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc", "contract"})
+@reassociated("nnan", "nsz")
 def fill_piles(count: int, n_piles: int, score: Float32, best: Float32) -> None:
     """Deal `count` scores, at least `n_piles`, into piles; `best` gets the maximum of each."""
     for j in range(n_piles):
@@ -67,7 +67,7 @@ def fill_piles(count: int, n_piles: int, score: Float32, best: Float32) -> None:
         best[j] = max(best[j], v)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def low_bound(count: int, k: int, score: Float32, best: Float32) -> np.float32:
     """A score that at least `k` of the scores, padded with -inf, reach, and mostly few more.
 
@@ -94,7 +94,7 @@ def low_bound(count: int, k: int, score: Float32, best: Float32) -> np.float32:
     return np.float32(low)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def select_best(count: int, k: int, work: Work) -> int:
     """The best `k` candidates into top_items, top_scores, in order; returns how many there are.
 
@@ -132,7 +132,7 @@ def select_best(count: int, k: int, work: Work) -> int:
     return min(m, k)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def push(item: int, score: np.float32, n: int, k: int, top_items: Int32, top_scores: Float32) -> int:
     """Insert into the best `k` so far, `n` of them; of equal scores the first to come stays ahead."""
     if n < k:

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from schemas.compiled import kernel
 from schemas.errors import StateError
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Float64, Int32, Int64
@@ -36,7 +36,7 @@ _CACHES: Final = frozenset({"dirty", "orders", "n_ordered"})
 _NO_USERS: Final = np.zeros(0, dtype=np.int32)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _learn(
     items: Int32,
     positive: Bools,

@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from schemas.runs import Float32, Int32, Int64
+from schemas.compiled import inlined, kernel
+from schemas.runs import Float32, Int8, Int32, Int64
 
 from .prefetch import prefetch
 
@@ -29,6 +30,8 @@ REBASE_HALF_LIVES: Final = 64
 AHEAD: Final = 2
 """Events between asking for rows and learning from them."""
 FLOATS_A_LINE: Final = 16
+BLOCK: Final = 16
+"""Rows that one thread learns together: as many as a line of cache has numbers of `filled`."""
 
 Bools = NDArray[np.bool_]
 
@@ -41,6 +44,7 @@ class Rows(NamedTuple):
     rowsum: Float32  # (N, 3) sums of w over the neighbours
     filled: Int32  # (N,)
     dirty: Bools  # (N,) changed since the last drain
+    keys: Int32  # (N, K) `total_key` of the neighbours there are: which weigh least is found from it
 
 
 class TransitionsView(NamedTuple):
@@ -59,13 +63,13 @@ class TransitionsView(NamedTuple):
     scale: float
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decay_exponent(ts_ms: int, reference_ms: int, per_ms: float) -> float:
     """Half-lives since the reference; 2 to this power is the forward weight."""
     return (ts_ms - reference_ms) * per_ms
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def reference_of(ts_ms: int, per_ms: float) -> int:
     """Newest point of the fixed grid of `REBASE_HALF_LIVES` that is not after `ts_ms`.
 
@@ -77,7 +81,7 @@ def reference_of(ts_ms: int, per_ms: float) -> int:
     return int(np.floor(ts_ms / step) * step)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def find(row: Int32, filled: int, item: int) -> int:
     """Place of `item`, which is met at most once, among the first `filled` of `row`, or -1."""
     wanted, place = np.int32(item), np.int32(-1)
@@ -86,18 +90,21 @@ def find(row: Int32, filled: int, item: int) -> int:
     return int(place)
 
 
-@njit(nogil=True, cache=True, inline="always")
-def lightest(w: Float32, keys: Int32) -> int:
-    """Place with the least total weight; the first of equals. `keys` (K,) is scratch memory.
+@inlined
+def total_key(w: Float32, a: int, k: int) -> np.int32:
+    """The bits of the total weight of neighbour `k`, turned so that integers order as the floats do.
 
-    Totals are compared by their bits, turned so that integers order as the floats do: a least
-    integer is found by vector code, a least float is not.
+    A least integer is found by vector code, a least float is not.
     """
-    n = len(w)
-    for k in range(n):
-        total = np.float32(w[k, 0] + w[k, 1] + w[k, 2] + np.float32(0.0))  # -0 + 0 is 0
-        bits = total.view(np.int32)
-        keys[k] = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    total = np.float32(w[a, k, 0] + w[a, k, 1] + w[a, k, 2] + np.float32(0.0))  # -0 + 0 is 0
+    bits = total.view(np.int32)
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@inlined
+def lightest(keys: Int32) -> int:
+    """Place of the least of `keys` (K,): of the neighbour of least total weight; the first of equals."""
+    n = len(keys)
     least = keys[0]
     for k in range(n):
         least = min(least, keys[k])
@@ -107,7 +114,16 @@ def lightest(w: Float32, keys: Int32) -> int:
     return int(place)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel
+def find_keys(items: Int32, rows: Rows) -> None:
+    """Make the keys of the rows of `items` anew."""
+    w, keys, filled = rows.w, rows.keys, rows.filled
+    for a in items:
+        for k in range(filled[a]):
+            keys[a, k] = total_key(w, a, k)
+
+
+@inlined
 def place_for(nbr: Int32, w: Float32, rowsum: Float32, filled: Int32, keys: Int32, a: int, b: int) -> int:
     """Place of `b` in the row of `a`, made by eviction when the row is full (space-saving)."""
     k = find(nbr[a], filled[a], b)
@@ -117,7 +133,7 @@ def place_for(nbr: Int32, w: Float32, rowsum: Float32, filled: Int32, keys: Int3
         k = int(filled[a])
         filled[a] += 1
     else:
-        k = lightest(w[a], keys)
+        k = lightest(keys[a])
         for c in range(CHANNELS):
             lost = w[a, k, c] * np.float32(1.0 - INHERITED)
             w[a, k, c] -= lost
@@ -126,7 +142,7 @@ def place_for(nbr: Int32, w: Float32, rowsum: Float32, filled: Int32, keys: Int3
     return k
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def rescale(rows: Rows, factor: float) -> None:
     """Multiply every weight by `factor`."""
     small = np.float32(factor)
@@ -135,9 +151,11 @@ def rescale(rows: Rows, factor: float) -> None:
             rows.rowsum[a, c] *= small
             for k in range(rows.filled[a]):
                 rows.w[a, k, c] *= small
+        for k in range(rows.filled[a]):
+            rows.keys[a, k] = total_key(rows.w, a, k)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def prefetch_row(a: int, flat_nbr: Int32, flat_w: Float32, flat_rowsum: Float32, width: int) -> None:
     """Ask for the row of `a`."""
     for k in range(0, width, FLOATS_A_LINE):
@@ -147,59 +165,122 @@ def prefetch_row(a: int, flat_nbr: Int32, flat_w: Float32, flat_rowsum: Float32,
     prefetch(flat_rowsum, a * CHANNELS)
 
 
-@njit(nogil=True, cache=True)
+@kernel
+def until_rebase(
+    start: int, weights: Float32, ts_ms: Int64, fresh: Bools, clock: Int64, per_ms: float
+) -> int:
+    """Move the newest time, ``clock[1]``, over the fresh positives from `start` on.
+
+    Returns the first that asks for another reference than ``clock[0]``, or N; the time of that one
+    has not been taken yet.
+    """
+    for i in range(start, len(weights)):
+        if fresh[i] and weights[i] > 0.0 and ts_ms[i] > clock[1]:
+            if reference_of(ts_ms[i], per_ms) != clock[0]:
+                return i
+            clock[1] = ts_ms[i]
+    return len(weights)
+
+
+@kernel
+def divide_rows(items: Int32, fresh: Bools, counts: Int32, owners: Int8) -> None:
+    """Give each block of `BLOCK` rows to one of two threads, so that both have about as much to learn.
+
+    A block goes to who has less so far, by the events on its items; `owners` (blocks,) gets 0 or 1,
+    `counts` (blocks,) holds zeros.
+    What comes out does not depend on the division: only who writes it does.
+    """
+    for i in range(len(items)):
+        block = items[i] // BLOCK
+        if fresh[i] and 0 <= block < len(owners):
+            counts[block] += 1
+    mine = other = 0
+    for block in range(len(owners)):
+        if mine <= other:
+            owners[block] = 0
+            mine += counts[block]
+        else:
+            owners[block] = 1
+            other += counts[block]
+
+
+@inlined
+def is_own(a: int, owners: Int8, me: int) -> bool:
+    """Whether row `a` is for `me` to write; all are where `owners` is empty."""
+    block = a // BLOCK
+    return len(owners) == 0 or (0 <= block < len(owners) and owners[block] == me)
+
+
+@inlined
+def ask_for(a: int, flat_nbr: Int32, flat_keys: Int32, flat_rowsum: Float32, width: int) -> None:
+    """Ask for what finds a place in the row of `a`; of its weights only one line is needed then."""
+    for k in range(0, width, FLOATS_A_LINE):
+        prefetch(flat_nbr, a * width + k)
+        prefetch(flat_keys, a * width + k)
+    prefetch(flat_rowsum, a * CHANNELS)
+
+
+@kernel
 def learn_rows(
+    start: int,
+    end: int,
     items: Int32,
     weights: Float32,
     ts_ms: Int64,
     fresh: Bools,
     history: Int32,
     rows: Rows,
-    clock: Int64,
+    reference_ms: int,
     n_lags: int,
     per_ms: float,
+    owners: Int8,
+    me: int,
 ) -> None:
-    """Count every fresh positive against its `n_lags` newest predecessors; `clock` is [reference, newest]."""
+    """Count each fresh positive of ``start .. end`` against its `n_lags` newest predecessors.
+
+    Only rows that `me` owns are written; all of them where `owners` is empty. Each row meets its
+    events in order either way, so it comes out the same.
+    """
     # Arrays are taken out of their tuple once: each access counts a reference, atomically.
-    nbr, w, rowsum, filled, dirty = rows.nbr, rows.w, rows.rowsum, rows.filled, rows.dirty
-    keys = np.empty(nbr.shape[1], dtype=np.int32)
+    nbr, w, rowsum, filled, dirty, keys = rows.nbr, rows.w, rows.rowsum, rows.filled, rows.dirty, rows.keys
     width, h, n = nbr.shape[1], history.shape[1], len(filled)
-    flat_nbr, flat_w, flat_rowsum = nbr.reshape(-1), w.reshape(-1), rowsum.reshape(-1)
-    for i in range(len(items)):
-        if i + AHEAD < len(items) and fresh[i + AHEAD]:
-            prefetch_row(items[i + AHEAD], flat_nbr, flat_w, flat_rowsum, width)
-            for d in range(1, min(n_lags, h) + 1):
-                prefetch_row(history[i + AHEAD, h - d], flat_nbr, flat_w, flat_rowsum, width)
-        if not fresh[i] or weights[i] <= 0.0:
+    flat_nbr, flat_rowsum, flat_keys = nbr.reshape(-1), rowsum.reshape(-1), keys.reshape(-1)
+    n_lags = min(n_lags, h)
+    for i in range(start, end):
+        if i + AHEAD < end and fresh[i + AHEAD]:
+            for d in range(n_lags + 1):
+                a = history[i + AHEAD, h - d] if d else items[i + AHEAD]
+                if is_own(a, owners, me):
+                    ask_for(a, flat_nbr, flat_keys, flat_rowsum, width)
+        x = items[i]
+        if not fresh[i] or weights[i] <= 0.0 or x < 0 or x >= n:
             continue
-        ts, x = ts_ms[i], items[i]
-        if ts > clock[1]:
-            clock[1] = ts
-            reference = reference_of(ts, per_ms)
-            if reference != clock[0]:
-                rescale(rows, 2.0 ** -decay_exponent(reference, clock[0], per_ms))
-                clock[0] = reference
-        if x < 0 or x >= n:
-            continue
-        v = np.float32(weights[i] * 2.0 ** decay_exponent(ts, clock[0], per_ms))
-        for d in range(1, min(n_lags, h) + 1):
+        is_mine = is_own(x, owners, me)
+        v = np.float32(weights[i] * 2.0 ** decay_exponent(ts_ms[i], reference_ms, per_ms))
+        for d in range(1, n_lags + 1):
             a = history[i, h - d]
             if a < 0:
                 break
             if a == x or a >= n:
                 continue
             share = v / np.float32(d)
-            k = place_for(nbr, w, rowsum, filled, keys, a, x)
-            w[a, k, FORWARD] += share
-            rowsum[a, FORWARD] += share
-            if d == 1:
-                w[a, k, NEXT] += share
-                rowsum[a, NEXT] += share
-            dirty[a] = True
-            k = place_for(nbr, w, rowsum, filled, keys, x, a)
-            w[x, k, BACKWARD] += share
-            rowsum[x, BACKWARD] += share
-            dirty[x] = True
+            if is_own(a, owners, me):
+                k = place_for(nbr, w, rowsum, filled, keys, a, x)
+                w[a, k, FORWARD] += share
+                rowsum[a, FORWARD] += share
+                if d == 1:
+                    w[a, k, NEXT] += share
+                    rowsum[a, NEXT] += share
+                keys[a, k] = total_key(w, a, k)
+                if not dirty[a]:  # rows of both threads share its lines of cache
+                    dirty[a] = True
+            if is_mine:
+                k = place_for(nbr, w, rowsum, filled, keys, x, a)
+                w[x, k, BACKWARD] += share
+                rowsum[x, BACKWARD] += share
+                keys[x, k] = total_key(w, x, k)
+                if not dirty[x]:
+                    dirty[x] = True
 
 
 @njit(nogil=True, cache=True)

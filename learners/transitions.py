@@ -33,24 +33,33 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.fork_join import ALONE, ForkJoin
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32, Int64
 
 from .markov import FirstOrderMarkov
 from .state import copied, digest_arrays, grown, taken
 from .transition_kernels import (
+    BLOCK,
     CHANNELS,
     Rows,
     TransitionsView,
     decay_exponent,
+    divide_rows,
+    find_keys,
     learn_rows,
+    reference_of,
     rescale,
     score_rows,
+    until_rebase,
 )
 
 __all__ = ["FirstOrderMarkov", "Transitions", "TransitionsView"]
 
 GAMMAS: Final = (0.4, 0.6, 0.7)
+LEAST_SHARED: Final = 1_024
+"""Events of a batch from which on two threads learn it: 1 ms of work."""
+
 _FIRST_ITEMS: Final = 1_024
 _EXPORTED: Final = ("nbr", "w", "rowsum", "filled")
 _NO_USERS: Final = np.zeros(0, dtype=np.int32)
@@ -73,11 +82,13 @@ class Transitions:
         History items to learn from and to score from.
     max_items : int
         Rows at most; items of higher slots are not learned.
+    fork_join : ForkJoin
+        Threads to learn large batches with; the outcome is the same, bit by bit.
 
     Notes
     -----
     learn_many equals folding learn_one, bit by bit. Cost: about 1 microsecond an event at 50 000
-    items and K = 64; (16 K + 17) bytes an item.
+    items and K = 64; (20 K + 17) bytes an item.
     """
 
     def __init__(
@@ -89,7 +100,9 @@ class Transitions:
         gammas: tuple[float, float, float] = GAMMAS,
         n_lags: int = 8,
         max_items: int = 2_000_000,
+        fork_join: ForkJoin = ALONE,
     ) -> None:
+        self._fork_join = fork_join
         if width < 1 or n_lags < 1 or max_items < 1 or half_life_ms <= 0 or kappa <= 0:
             raise ValueError("width, n_lags, max_items, half_life_ms and kappa are positive")
         self._per_ms = 1.0 / half_life_ms
@@ -106,6 +119,7 @@ class Transitions:
             rowsum=np.zeros((n, CHANNELS), dtype=np.float32),
             filled=np.zeros(n, dtype=np.int32),
             dirty=np.zeros(n, dtype=np.bool_),
+            keys=np.zeros((n, width), dtype=np.int32),
         )
 
     @property
@@ -158,21 +172,47 @@ class Transitions:
         if not len(batch):
             return
         newest = batch.history[:, -self._n_lags :]
-        reference = int(self._clock[0])
         self._reserve(max(int(batch.items.max()), int(newest.max(initial=-1))) + 1)
-        learn_rows(
-            batch.items,
-            batch.weight,
-            batch.ts_ms,
-            batch.fresh,
-            batch.history,
-            self._rows,
-            self._clock,
-            self._n_lags,
-            self._per_ms,
-        )
-        if self._clock[0] != reference:
-            self._rows.dirty[: self._n_items] |= self._rows.filled[: self._n_items] > 0
+        start, clock, per_ms = 0, self._clock, self._per_ms
+        while True:
+            end = until_rebase(start, batch.weight, batch.ts_ms, batch.fresh, clock, per_ms)
+            self._learn_between(start, end, batch)
+            if end == len(batch):
+                return
+            reference = reference_of(int(batch.ts_ms[end]), per_ms)
+            self.fade(2.0 ** -decay_exponent(reference, int(clock[0]), per_ms))
+            clock[0] = reference
+            start = end
+
+    def _learn_between(self, start: int, end: int, batch: Interactions) -> None:
+        """Events ``start .. end``, by two threads where there are many: each has rows of its own."""
+        shared = self._fork_join.n > 1 and end - start >= LEAST_SHARED
+        owners = np.zeros(-(-len(self._rows.filled) // BLOCK) if shared else 0, dtype=np.int8)
+        if shared:
+            counts = np.zeros(len(owners), dtype=np.int32)
+            divide_rows(batch.items[start:end], batch.fresh[start:end], counts, owners)
+
+        def learn(me: int) -> None:
+            learn_rows(
+                start,
+                end,
+                batch.items,
+                batch.weight,
+                batch.ts_ms,
+                batch.fresh,
+                batch.history,
+                self._rows,
+                int(self._clock[0]),
+                self._n_lags,
+                self._per_ms,
+                owners,
+                me,
+            )
+
+        if shared:
+            self._fork_join.both(lambda: learn(0), lambda: learn(1))
+        else:
+            learn(0)
 
     def fade(self, kept: float) -> None:
         """Let everything counted so far weigh `kept` of what it did. O(N K): 20 ms at 50 000 items."""
@@ -239,6 +279,7 @@ class Transitions:
         fits = items < len(self._rows.filled)
         for name, array in rows.items():
             getattr(self._rows, name)[items[fits]] = array[fits]
+        find_keys(items[fits], self._rows)
 
     def export_dense(self) -> Arrays:
         """``clock``: reference, newest event time and number of item slots; (3,) int64."""
@@ -271,6 +312,7 @@ class Transitions:
         arrays: Arrays = {
             name: copied(array[: self._n_items], name, buffers)
             for name, array in self._rows._asdict().items()
+            if name != "keys"
         }
         arrays["clock"] = self._clock.copy()
         arrays["decay"] = np.array([self._per_ms])
@@ -285,7 +327,9 @@ class Transitions:
             Arrays are missing, or of another width.
         """
         n = len(taken(arrays, "filled", self._rows.filled))
-        rows = {name: taken(arrays, name, array, rows=n) for name, array in self._rows._asdict().items()}
+        kept = self._rows._asdict()
+        keys = np.zeros((n, kept.pop("keys").shape[1]), dtype=np.int32)
+        rows = {name: taken(arrays, name, array, rows=n) for name, array in kept.items()}
         clock = taken(arrays, "clock", self._clock, rows=2)
         per_ms = float(taken(arrays, "decay", np.zeros(1), rows=1)[0])
         if per_ms != self._per_ms and clock[1] >= 0:
@@ -293,7 +337,8 @@ class Transitions:
             for name in ("w", "rowsum"):
                 rows[name] *= np.float32(2.0**-age)
             clock[0] = clock[1]
-        self._rows = Rows(**rows)
+        self._rows = Rows(**rows, keys=keys)
+        find_keys(np.arange(n, dtype=np.int32), self._rows)
         self._clock = clock
         self._n_items = n
 

@@ -21,6 +21,19 @@ def kernel(function: _F) -> _F:
     return njit(nogil=True, cache=True, _nrt=False)(function)
 
 
+def reassociated(*flags: str) -> Callable[[_F], _F]:
+    """As `kernel`, where sums may be taken in another order, so that they become vector code.
+
+    `flags` are LLVM's fast-math flags beyond ``reassoc`` and ``contract``.
+    """
+
+    def compiled(function: _F) -> _F:
+        fastmath = {"reassoc", "contract", *flags}
+        return njit(nogil=True, cache=True, _nrt=False, fastmath=fastmath)(function)
+
+    return compiled
+
+
 def inlined(function: _F) -> _F:
     """As `kernel`, and compiled into each caller anew: for what is small, or called in one place."""
     return njit(nogil=True, cache=True, _nrt=False, forceinline=True)(function)

@@ -38,7 +38,16 @@ _SURFACE_CODES: Final = {name: code for code, name in enumerate(SURFACES)}
 _MAX_EXCEPTION_CHARS: Final = 400
 
 
-def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key: int) -> EventBatch:
+class Scanned(msgspec.Struct, frozen=True):
+    """What the scanner makes of a run, and the bytes that its spans are of."""
+
+    columns: ScanColumns
+    data: bytes
+
+
+def decode_events(
+    run: RecordRun, *, users: Interner, items: Interner, hash_key: int, scanned: Scanned | None = None
+) -> EventBatch:
     """Decode one fetched run of the behaviour topic.
 
     A message that breaks the contract becomes a `Rejected`, in order of its row, and its ids are
@@ -52,6 +61,8 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
         Grow by the ids of accepted events, in order; a new id beyond their capacity is rejected.
     hash_key : int
         128-bit key of `EventBatch.event_hashes`.
+    scanned : Scanned, optional
+        Of `scan_run`, where that was done before.
 
     Returns
     -------
@@ -63,7 +74,8 @@ def decode_events(run: RecordRun, *, users: Interner, items: Interner, hash_key:
     Cost: 0.25 microseconds an event of 240 bytes; 2 more one with escapes in an id or exponents, 10
     more a rejected message; 40 a run.
     """
-    columns, buffer = _scanned(run)
+    found = scan_run(run) if scanned is None else scanned
+    columns, buffer = found.columns, found.data
     rejected: list[Rejected] = []
     doubted = np.flatnonzero(~columns.sure)
     if len(doubted):
@@ -115,8 +127,8 @@ def rejected_at(index: int, error: ContractError) -> Rejected:
     )
 
 
-def _scanned(run: RecordRun) -> tuple[ScanColumns, bytes]:
-    """What the scanner makes of a run, and the bytes that its spans are of."""
+def scan_run(run: RecordRun) -> Scanned:
+    """The part of decoding that needs the run alone, on any thread: 0.1 microseconds an event."""
     n = len(run)
     values, keys = _payloads(run.values), _payloads(run.keys)
     columns = ScanColumns(
@@ -127,7 +139,7 @@ def _scanned(run: RecordRun) -> tuple[ScanColumns, bytes]:
         after=np.full(len(_FIELDS.names) + 1, -1, dtype=np.int64),
     )
     scan(*_spans(values), *_spans(keys), _FIELDS, _USER_ID, MAX_MESSAGE_BYTES, columns)
-    return columns, values.data
+    return Scanned(columns, values.data)
 
 
 def _payloads(parts: Sequence[bytes | None]) -> Payloads:

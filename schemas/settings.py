@@ -87,6 +87,10 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[int, Meta(ge=1, le=100_000)],
         Meta(description="most records in one run, and about as many in one batch"),
     ] = 16_384
+    threads: Annotated[
+        Annotated[int, Meta(ge=0, le=2)],
+        Meta(description="threads that share the work of large batches; 0 for 2 where there are two cores"),
+    ] = 0
     max_in_flight_mib: Annotated[
         Annotated[int, Meta(ge=1, le=65_536)],
         Meta(description="most MiB of fetched runs that wait, 16 MiB a broker aside"),

@@ -29,6 +29,7 @@ from learners.blend_kernels import (
 from learners.blend_lists import fill_unseen, rank_sparse
 from learners.evaluation import places_in
 from learners.popularity import is_available
+from schemas.fork_join import ALONE, ForkJoin
 from schemas.learner import Contexts
 from schemas.runs import Float32, Int8, Int32
 
@@ -50,6 +51,9 @@ N_LAST_SPARSE: Final = 4
 """Newest history items whose rows are followed, with and without embeddings."""
 
 NEIGHBOURS: Final = 100
+LEAST_SHARED: Final = 64
+"""Users from which on two threads rank: half a millisecond of work."""
+
 HALF_MOVES: Final = 0.05
 """Share of moves to an item at which similarity by transitions is one half."""
 
@@ -163,6 +167,8 @@ class Ranker(ItemLists):
         k.
     exclude_seen : bool
         As in `ItemLists`.
+    fork_join : ForkJoin
+        Threads to rank many users with.
     """
 
     def __init__(
@@ -173,12 +179,14 @@ class Ranker(ItemLists):
         *,
         list_size: int,
         exclude_seen: bool,
+        fork_join: ForkJoin = ALONE,
     ) -> None:
         super().__init__(transitions, popularity, None, list_size=list_size, exclude_seen=exclude_seen)
         self._gate = gate
         self._pool = PopularPool(popularity, list_size=list_size)
         self._scoring_pool = PopularPool(popularity, list_size=list_size)
-        self._work: Work | None = None
+        self._works: list[Work] = []  # one a thread
+        self._fork_join = fork_join
 
     def settle(self) -> None:
         """Forget what scoring and the gate's learning kept between calls; call it at every cut.
@@ -235,7 +243,20 @@ class Ranker(ItemLists):
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
         everyone: Int32 = np.arange(n, dtype=np.int32)
-        rank_sparse(everyone, history, seen, withdrawn, self._exclude_seen, rows, popular, weights, work, out)
+        middle = n // 2 if self._fork_join.n > 1 and n >= LEAST_SHARED else 0
+
+        def rank(users: Int32, work: Work) -> None:
+            rank_sparse(
+                users, history, seen, withdrawn, self._exclude_seen, rows, popular, weights, work, out
+            )
+
+        if middle:
+            second = self._works[1]
+            self._fork_join.both(
+                lambda: rank(everyone[:middle], work), lambda: rank(everyone[middle:], second)
+            )
+        else:
+            rank(everyone, work)
         return ranked
 
     def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:
@@ -300,8 +321,11 @@ class Ranker(ItemLists):
         n_items = max(len(rows.nbr), len(popular.features), n_withdrawn)
         n_places = rows.n_last * rows.nbr.shape[1]
         n_candidates = n_places + history.shape[1] + popular.items.shape[1] + self._list_size + 1
-        work = self._work
-        if work is None or len(work.slot) < n_items or len(work.ids) < n_candidates:
+        works = self._works
+        if not works or len(works[0].slot) < n_items or len(works[0].ids) < n_candidates:
             # Rows grow by doubling, and so does this.
-            work = self._work = make_work(n_items, n_candidates, self._list_size + 1, n_places)
-        return work
+            works[:] = [
+                make_work(n_items, n_candidates, self._list_size + 1, n_places)
+                for _ in range(self._fork_join.n)
+            ]
+        return works[0]

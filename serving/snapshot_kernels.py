@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Int8, Int32, Int64
 
 UInt8 = NDArray[np.uint8]
@@ -73,13 +73,13 @@ class ListColumns(NamedTuple):
     propensities: Float32  # (B, k), or (0, 0) for 1 throughout; told of what was explored
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def is_escaped(byte: np.uint8) -> bool:
     """Whether JSON has this byte of a string as an escape sequence."""
     return bool(byte < SPACE or byte == QUOTE or byte == BACKSLASH)  # noqa: SIM109 - three vector compares
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def escaped_sizes(data: UInt8, starts: Int64, ends: Int64) -> tuple[int, int]:
     """Bytes of all texts as JSON has them, without quotes, and of the longest."""
     total = longest = 0
@@ -98,7 +98,7 @@ def escaped_sizes(data: UInt8, starts: Int64, ends: Int64) -> tuple[int, int]:
     return total, longest
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def put_escaped(out: UInt8, q: int, text: UInt8) -> int:
     """One text with its escapes; returns where it ends."""
     for byte in text:
@@ -119,7 +119,7 @@ def put_escaped(out: UInt8, q: int, text: UInt8) -> int:
     return q
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def put_texts(
     data: UInt8, starts: Int64, ends: Int64, out: UInt8, out_ends: Int64, first: int, start: int
 ) -> int:
@@ -140,7 +140,7 @@ def put_texts(
     return q
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def put(out: UInt8, p: int, data: UInt8, start: int, end: int) -> int:
     """Copy a run in chunks; returns where it ends.
 
@@ -154,7 +154,7 @@ def put(out: UInt8, p: int, data: UInt8, start: int, end: int) -> int:
     return p + n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def put_number(out: UInt8, p: int, value: int, digits: UInt8) -> int:
     """Decimal digits of a number that is not negative."""
     n = 0
@@ -171,7 +171,7 @@ def put_number(out: UInt8, p: int, value: int, digits: UInt8) -> int:
     return p + n
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def put_ratio(out: UInt8, p: int, ratio: np.float32) -> int:
     """Four decimals of a number in (0, 1)."""
     n = min(max(int(ratio * np.float64(10000.0) + 0.5), 1), 9999)
@@ -182,7 +182,7 @@ def put_ratio(out: UInt8, p: int, ratio: np.float32) -> int:
     return p + 4
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def write_snapshots(
     out: UInt8,
     bounds: Int64,
@@ -196,15 +196,18 @@ def write_snapshots(
     ts_ms: Int64,
     fallbacks: Int8,
     first_sequence: int,
+    digits: UInt8,
 ) -> None:
-    """Write B snapshots; number i stands in ``out[bounds[i]:bounds[i + 1]]``."""
+    """Write B snapshots; number i stands in ``out[bounds[i]:bounds[i + 1]]``.
+
+    `digits` (MAX_DIGITS,) is scratch memory.
+    """
     td, te = texts.data, texts.ends
     idd, ide = ids.data, ids.ends
     ud, ue = users.data, users.ends
     ed, ee = events.data, events.ends
     items, relevance, sources, reasons = lists.items, lists.relevance, lists.sources, lists.reasons
     propensities = lists.propensities
-    digits = np.empty(MAX_DIGITS, dtype=np.uint8)
     p = 0
     for i in range(len(offsets)):
         bounds[i] = p

@@ -194,7 +194,7 @@ class SnapshotEncoder:
         lists = ListColumns(ranked.items, ranked.relevance, ranked.sources, ranked.reasons, propensities)
         write_snapshots(
             self._out, bounds, texts, ids, users, events, lists, partitions, offsets, ts_ms, fallbacks,
-            self._next_sequence,
+            self._next_sequence, np.empty(MAX_DIGITS, dtype=np.uint8),
         )  # fmt: skip
         self._next_sequence += n
         places = bounds.tolist()

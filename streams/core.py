@@ -39,6 +39,7 @@ from serving.metrics import WorkerMetrics
 from .checkpoint.journal import JournalEntry, JournalRun
 from .commits import CommitGate, Positions
 from .cut import Captured, capture
+from .device import fork_join_of
 from .drift_watch import DriftWatch
 from .intake import Intake
 from .item_table import ItemTable
@@ -118,7 +119,8 @@ class WorkerCore:
         self.settings = settings
         self.metrics = metrics
         self.names = topic_names(settings.kafka.prefix)
-        self.model = Model(settings.learner, settings.ranker)
+        fork_join = fork_join_of(settings.worker.threads)
+        self.model = Model(settings.learner, settings.ranker, fork_join)
         self.held = Holdings(settings, published_before=published_before)
         self.rate = Rate()
         self.sequence = 0
@@ -137,7 +139,7 @@ class WorkerCore:
         self.drifted = ""
         """Surface on which viewers turned away last, in this process or the journal it went on from."""
         self.watch = DriftWatch(settings.learner.drift_delta) if settings.learner.drift_delta else None
-        self._intake = Intake(settings, self.model, self.held, letters, metrics, self.watch)
+        self._intake = Intake(settings, self.model, self.held, letters, metrics, self.watch, fork_join)
         self.publisher = Publisher(
             settings, self.model, self.held.partitions, sink, self._snapshots_gate, metrics, clock
         )
@@ -289,8 +291,8 @@ class WorkerCore:
         for run in runs:
             if run.topic == catalogue:
                 self._intake.shelve(run, sequence)
-        found = (self._intake.fold(run, sequence, reports=reports) for run in runs if run.topic != catalogue)
-        folded = [interactions for interactions in found if interactions is not None]
+        behaviour = [run for run in runs if run.topic != catalogue]
+        folded = self._intake.fold_many(behaviour, sequence, reports=reports)
         if folded:
             self._learn(folded, reports=reports)
         self.publisher.sync_items()

@@ -1,8 +1,15 @@
-"""How many threads torch may have beside everything else that runs in a worker."""
+"""How many threads the learner's work may have beside everything else that runs in a worker."""
 
 from __future__ import annotations
 
 import os
+
+from schemas.fork_join import MOST, ForkJoin
+
+
+def fork_join_of(threads: int) -> ForkJoin:
+    """What shares large batches, by the setting `worker.threads`; 0 for as many as the cores allow."""
+    return ForkJoin(threads or min(MOST, os.cpu_count() or 1))
 
 
 def use_half_the_cores() -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
 
-from learners.user_state import ALREADY_APPLIED, DUPLICATE, FUTURE, LATE, WRONG_PARTITION
+from learners.user_state import ALREADY_APPLIED, DUPLICATE, FUTURE, LATE, WRONG_PARTITION, Folded
 from schemas.checks import decode_item, withdrawn_item_id
 from schemas.deadletters import Reason, Rejected, Stage
-from schemas.decoding import decode_events, rejected_at
+from schemas.decoding import Scanned, decode_events, rejected_at, scan_run
 from schemas.errors import ContractError
+from schemas.fork_join import ALONE, ForkJoin
 from schemas.interning import Interner
 from schemas.learner import Interactions
 from schemas.records import Item
@@ -30,6 +33,9 @@ FOLD_REASONS: Final[dict[int, tuple[Reason, str]]] = {
         "murmur2 of the key names another partition; set the producer's partitioner",
     ),
 }
+
+LEAST_SHARED: Final = 1_024
+"""Events from which on two threads decode and fold: half a millisecond of work."""
 
 
 class Names(Protocol):
@@ -67,6 +73,8 @@ class Intake:
     metrics : WorkerMetrics
     watch : DriftWatch, optional
         Is shown what became of listed items.
+    fork_join : ForkJoin
+        Threads to decode and fold with.
     """
 
     def __init__(
@@ -77,7 +85,9 @@ class Intake:
         letters: LetterWriter | None,
         metrics: WorkerMetrics,
         watch: DriftWatch | None = None,
+        fork_join: ForkJoin = ALONE,
     ) -> None:
+        self._fork_join = fork_join
         self._watch = watch
         self._model = model
         self._held = held
@@ -87,20 +97,71 @@ class Intake:
         self._sequence = 0
 
     def fold(self, run: RecordRun, sequence: int, *, reports: bool = True) -> Interactions | None:
-        """Apply a run of behaviour events as part of batch `sequence`; None when nothing was applied.
+        """As `fold_many`, of one run; None when nothing was applied."""
+        return next(iter(self.fold_many([run], sequence, reports=reports)), None)
+
+    def fold_many(
+        self, runs: Sequence[RecordRun], sequence: int, *, reports: bool = True
+    ) -> list[Interactions]:
+        """Apply runs of behaviour events as part of batch `sequence`; what each gave, where it gave anything.
+
+        What needs one run alone, or one partition alone, two threads do where there is much of it. Names
+        are given in the order of the runs, whoever does what.
 
         Without `reports` nobody is shown what became of listed items.
         """
-        part = self._held.partitions[run.partition]
         self._sequence = sequence
+        batches = self._decoded(runs)
+        folded = self._folded(batches)
+        found = []
+        for run, batch, one in zip(runs, batches, folded, strict=True):
+            interactions = self._taken(run, batch, one, reports=reports)
+            if interactions is not None:
+                found.append(interactions)
+        return found
+
+    def _decoded(self, runs: Sequence[RecordRun]) -> list[EventBatch]:
+        batches = []
         with self._metrics.stage("decode"):
-            batch = decode_events(
-                run, users=part.state.users, items=self._model.items, hash_key=self._hash_key
+            scanned: list[Scanned] = self._fork_join.each(
+                [partial(scan_run, run) for run in runs], list(map(len, runs)), LEAST_SHARED
             )
+            for run, found in zip(runs, scanned, strict=True):
+                users = self._held.partitions[run.partition].state.users
+                batches.append(
+                    decode_events(
+                        run, users=users, items=self._model.items, hash_key=self._hash_key, scanned=found
+                    )
+                )
+        return batches
+
+    def _folded(self, batches: Sequence[EventBatch]) -> list[Folded]:
+        """Each batch folded into its partition, batches of a partition in their order."""
+        places: dict[int, list[int]] = {}
+        for place, batch in enumerate(batches):
+            places.setdefault(batch.partition, []).append(place)
+
+        def fold(partition: int) -> list[Folded]:
+            state = self._held.partitions[partition].state
+            return [state.fold(batches[place]) for place in places[partition]]
+
+        with self._metrics.stage("fold"):
+            sizes = [sum(len(batches[place]) for place in of_one) for of_one in places.values()]
+            done = self._fork_join.each(
+                [partial(fold, partition) for partition in places], sizes, LEAST_SHARED
+            )
+        folded: dict[int, Folded] = {}
+        for of_one, results in zip(places.values(), done, strict=True):
+            folded.update(zip(of_one, results, strict=True))
+        return [folded[place] for place in range(len(batches))]
+
+    def _taken(
+        self, run: RecordRun, batch: EventBatch, folded: Folded, *, reports: bool
+    ) -> Interactions | None:
+        """Bury, count, mark who is owed a list; None when nothing was applied."""
+        part = self._held.partitions[run.partition]
         for rejected in batch.rejected:
             self._bury(part, run, rejected, "decode")
-        with self._metrics.stage("fold"):
-            folded = part.state.fold(batch)
         n_applied = len(folded.rows)
         part.counts.applied += n_applied
         self._metrics.applied.inc(n_applied)

@@ -24,6 +24,7 @@ from learners.signals import is_evidence
 from learners.state import check_finite, digest_arrays, digest_texts, taken
 from learners.tags import TagChain
 from schemas.errors import ConfigurationError, StateError
+from schemas.fork_join import ALONE, ForkJoin
 from schemas.interning import Interner
 from schemas.learner import Arrays, Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
@@ -78,9 +79,11 @@ class Model:
     ----------
     learner : LearnerSettings
     ranker : RankerSettings
+    fork_join : ForkJoin
+        Threads of the transitions and the ranker.
     """
 
-    def __init__(self, learner: LearnerSettings, ranker: RankerSettings) -> None:
+    def __init__(self, learner: LearnerSettings, ranker: RankerSettings, fork_join: ForkJoin = ALONE) -> None:
         self.lineage = uuid4().hex
         """Born with an empty model: slots of two lineages have nothing to do with each other."""
         self.items = Interner(capacity=learner.max_items)
@@ -90,7 +93,7 @@ class Model:
         if mixed and not learner.probabilities:
             raise ConfigurationError("ranker.order_weights", "all but next_item need learner.probabilities")
         places = max(ranker.list_size * (DEPTH if mixed else 1), MOST_PLACES)
-        parts = build_parts(learner, ranker, list_size=places, device=learner.device)
+        parts = build_parts(learner, ranker, list_size=places, device=learner.device, fork_join=fork_join)
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease

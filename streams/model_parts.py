@@ -10,6 +10,7 @@ from learners.blend import Gate
 from learners.heat import RoomHeat
 from learners.popularity import Popularity
 from learners.transitions import Transitions
+from schemas.fork_join import ALONE, ForkJoin
 from schemas.settings import LearnerSettings, RankerSettings
 from serving.ranking import Ranker
 
@@ -55,6 +56,7 @@ def build_parts(
     device: str,
     n_never: int | None = None,
     heads: tuple[int, int] | None = None,
+    fork_join: ForkJoin = ALONE,
 ) -> Parts:
     """New learners and their ranker.
 
@@ -69,18 +71,28 @@ def build_parts(
         Newest items that are not listed though seen ones may be; None for as many as the product does.
     heads : tuple of two int, optional
         As in `Embeddings`, to measure what others would lose.
+    fork_join : ForkJoin
+        Threads of the transitions and the ranker.
     """
     transitions = Transitions(
         learner.transition_width,
         half_life_ms=learner.transition_half_life_h * HOUR_MS,
         max_items=learner.max_items,
+        fork_join=fork_join,
     )
     lives = half_lives_of(learner.embeddings, learner.popularity_half_lives_h)
     popularity = Popularity(tuple(hours * HOUR_MS for hours in lives), max_items=learner.max_items)
     heat = RoomHeat(learner.live_half_life_min * MINUTE_MS, max_items=learner.max_items)
     if not learner.embeddings:
         gate = Gate()
-        sparse = Ranker(transitions, popularity, gate, list_size=list_size, exclude_seen=ranker.exclude_seen)
+        sparse = Ranker(
+            transitions,
+            popularity,
+            gate,
+            list_size=list_size,
+            exclude_seen=ranker.exclude_seen,
+            fork_join=fork_join,
+        )
         return Parts(transitions=transitions, popularity=popularity, heat=heat, gate=gate, ranker=sparse)
     # torch loads here: seconds, and only if wanted.
     from learners.blend_kernels import NEVER_AGAIN

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from schemas.compiled import kernel
 from schemas.runs import Int32, Int64
 
 READY_HEAD: Final = 0
@@ -33,7 +33,7 @@ class Queues(NamedTuple):
     counters: Int64  # (N_COUNTERS,)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def touch_users(users: Int32, since_ms: Int64, queues: Queues) -> None:
     """Note untold events of `users`, in order; who owes a snapshot already keeps the older one."""
     known, is_resting = queues.since_ms, queues.is_resting
@@ -54,7 +54,7 @@ def touch_users(users: Int32, since_ms: Int64, queues: Queues) -> None:
     counters[N_PENDING] += n_new
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def wake(now_ms: int, interval_ms: int, queues: Queues) -> None:
     """End the rest of those whose interval has passed; the touched ones among them are ready."""
     since_ms, published_ms, is_resting = queues.since_ms, queues.published_ms, queues.is_resting
@@ -73,7 +73,7 @@ def wake(now_ms: int, interval_ms: int, queues: Queues) -> None:
     counters[RESTING_HEAD], counters[READY_TAIL] = head, tail
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def take_ready(
     now_ms: int,
     interval_ms: int,

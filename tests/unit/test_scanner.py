@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from schemas.decoding import _scanned
+from schemas.decoding import scan_run
 from schemas.records import EVENT_TYPES, SURFACES
 from schemas.runs import RecordRun
 from schemas.scanner_fields import scan_fields
@@ -49,7 +49,7 @@ def run_of(values: list[bytes], keys: list[bytes] | None = None) -> RecordRun:
 
 
 def sure(*values: bytes) -> list[bool]:
-    answers: list[bool] = _scanned(run_of(list(values)))[0].sure.tolist()
+    answers: list[bool] = scan_run(run_of(list(values))).columns.sure.tolist()
     return answers
 
 
@@ -172,7 +172,7 @@ def test_a_message_does_not_go_on_in_the_next() -> None:
 
 def test_the_key_must_be_the_user() -> None:
     one = msgspec.json.encode(valid_fields(1))
-    columns, _ = _scanned(run_of([one] * 4, [b"u1", b"u2", b"u", b""]))
+    columns = scan_run(run_of([one] * 4, [b"u1", b"u2", b"u", b""])).columns
     assert columns.sure.tolist() == [True, False, False, False]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.markov import FirstOrderMarkov
-from learners.transition_kernels import INHERITED, REBASE_HALF_LIVES, lightest
+from learners.transition_kernels import INHERITED, REBASE_HALF_LIVES, Rows, find_keys, lightest
 from learners.transitions import GAMMAS, Transitions
 from schemas.errors import StateError
 from schemas.learner import Contexts, Interactions
@@ -292,4 +292,14 @@ def test_the_lightest_is_the_first_of_the_least_totals(weights: list[float]) -> 
     w = np.array(weights[: len(weights) // 3 * 3], dtype=np.float32).reshape(-1, 3)
     with np.errstate(over="ignore"):
         totals = w[:, 0] + w[:, 1] + w[:, 2]
-    assert lightest(w, np.empty(len(w), dtype=np.int32)) == int(totals.argmin())
+    n = len(w)
+    rows = Rows(
+        nbr=np.zeros((1, n), dtype=np.int32),
+        w=w[None].copy(),
+        rowsum=np.zeros((1, 3), dtype=np.float32),
+        filled=np.full(1, n, dtype=np.int32),
+        dirty=np.zeros(1, dtype=np.bool_),
+        keys=np.zeros((1, n), dtype=np.int32),
+    )
+    find_keys(np.zeros(1, dtype=np.int32), rows)
+    assert lightest(rows.keys[0]) == int(totals.argmin())
