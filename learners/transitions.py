@@ -57,7 +57,7 @@ from .transition_kernels import (
 __all__ = ["FirstOrderMarkov", "Transitions", "TransitionsView"]
 
 GAMMAS: Final = (0.4, 0.6, 0.7)
-LEAST_SHARED: Final = 1_024
+LEAST_SHARED: Final = 8_192
 """Events of a batch from which on two threads learn it: 1 ms of work."""
 
 _FIRST_ITEMS: Final = 1_024

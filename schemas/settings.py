@@ -118,8 +118,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 1_000_000
     compression: Annotated[
         Literal["none", "gzip", "snappy", "lz4", "zstd"],
-        Meta(description="codec of published messages; every client can read none without a further library"),
-    ] = "none"
+        Meta(description="codec of published messages; none where a client lacks the library to read it"),
+    ] = "lz4"
     hash_key: Annotated[
         str,
         Meta(

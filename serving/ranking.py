@@ -51,8 +51,8 @@ N_LAST_SPARSE: Final = 4
 """Newest history items whose rows are followed, with and without embeddings."""
 
 NEIGHBOURS: Final = 100
-LEAST_SHARED: Final = 64
-"""Users from which on two threads rank: half a millisecond of work."""
+LEAST_SHARED: Final = 512
+"""Users from which on two threads rank: chunks that are full; smaller ones come when there is time."""
 
 HALF_MOVES: Final = 0.05
 """Share of moves to an item at which similarity by transitions is one half."""

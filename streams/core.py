@@ -150,8 +150,6 @@ class WorkerCore:
         self.item_table = ItemTable(settings.learner.max_items)
         self._captured: Captured | None = None
         self._applied_s = 0.0
-        self._backlog = True
-        self._full_batch = settings.worker.max_run_records
         self._share = PublishShare()
 
     def keep(self, keeper: Keeper, epoch: int) -> None:
@@ -224,7 +222,6 @@ class WorkerCore:
                 self._keeper.append(self._entry(sequence, kept))
             self._ingest(kept, sequence)
             self._adapt()
-        self._backlog = sum(map(len, kept)) >= self._full_batch
         self._applied_s += time.perf_counter() - started
 
     def refold(self, entry: JournalEntry, runs: list[RecordRun]) -> None:
@@ -340,7 +337,6 @@ class WorkerCore:
                 self._applied_s,
                 self.publisher.adapt(began_s),
                 BACKLOG_SHARE if self.model.ranker.hasty else MOST_SHARE,
-                backlog=self._backlog,
             )
             self.publisher.retract()
             with self.metrics.stage("deliver"):

@@ -34,7 +34,7 @@ FOLD_REASONS: Final[dict[int, tuple[Reason, str]]] = {
     ),
 }
 
-LEAST_SHARED: Final = 1_024
+LEAST_SHARED: Final = 8_192
 """Events from which on two threads decode and fold: half a millisecond of work."""
 
 

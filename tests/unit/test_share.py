@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from streams.share import EVEN_SHARE, LEAST_SHARE, MOST_IDLE_S, MOST_SHARE, PublishShare
+from streams.share import LEAST_SHARE, MOST_IDLE_S, MOST_SHARE, PublishShare
 
 
-@pytest.mark.parametrize(
-    ("wait_s", "backlog", "share"),
-    [(0.2, True, LEAST_SHARE), (0.2, False, EVEN_SHARE), (30.0, True, MOST_SHARE), (30.0, False, MOST_SHARE)],
-)
+@pytest.mark.parametrize(("wait_s", "share"), [(0.2, LEAST_SHARE), (2.5, 0.65), (30.0, MOST_SHARE)])
 @pytest.mark.parametrize("chunk_s", [0.001, 0.004, 0.03])
 def test_a_busy_thread_keeps_the_share_whatever_a_chunk_takes(
-    wait_s: float, backlog: bool, share: float, chunk_s: float
+    wait_s: float, share: float, chunk_s: float
 ) -> None:
     policy, now_s, learned_s, published_s = PublishShare(), 100.0, 0.05, 0.0
     policy.begin(now_s, 0.0, wait_s)
@@ -22,7 +19,7 @@ def test_a_busy_thread_keeps_the_share_whatever_a_chunk_takes(
     for _ in range(400):
         now_s += learned_s
         began_s = now_s
-        until_s = policy.begin(now_s, learned_s, wait_s, backlog=backlog)
+        until_s = policy.begin(now_s, learned_s, wait_s)
         while True:  # one chunk at least
             now_s += chunk_s
             published_s += chunk_s
