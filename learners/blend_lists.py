@@ -9,6 +9,7 @@ fills the list.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from schemas.compiled import kernel
 from schemas.runs import Float32, Int32
@@ -236,7 +237,7 @@ def gather(
     return count
 
 
-@kernel
+@njit(nogil=True, cache=True)
 def learn_gate(
     users: Int32,
     targets: Int32,
