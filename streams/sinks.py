@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 Headers = list[tuple[str, bytes]]
 Delivered = Callable[[int, int, float], None]
-"""Called once a batch is complete, with how many were acknowledged and failed, and how long ago in seconds."""
+"""Called once a batch is complete: how many were acknowledged, how many failed, and seconds since then."""
 
 
 class Sink(Protocol):
