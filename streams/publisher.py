@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -288,20 +287,18 @@ class Publisher:
             d.part.listed.put(d.told.users, listed[start:end])
         done = self._gate.sent(sequence)
         left = len(due)
-        ago_s = inf
 
-        def delivered(_n: int, failed: int, since_s: float) -> None:
-            nonlocal left, ago_s
+        def delivered(_n: int, failed: int) -> None:
+            nonlocal left
             if failed:
                 raise UnavailableError(f"the broker refused {failed} snapshots")
             left -= 1
-            ago_s = min(ago_s, since_s)
             if left:
                 return
             done()
             for d in due:
                 d.part.outbox.acknowledge(d.number)
-            self._count([d.told for d in due], ago_s)
+            self._count([d.told for d in due])
 
         if self.before_send is not None:
             self.before_send()
@@ -312,12 +309,12 @@ class Publisher:
                 start, end = end, end + len(d.told.users)
                 self._sink.send(self._topic, keys[start:end], values[start:end], delivered, partition=d.index)
 
-    def _count(self, told: list[Told], ago_s: float) -> None:
-        """What the broker has acknowledged, the last of it `ago_s` ago.
+    def _count(self, told: list[Told]) -> None:
+        """What the broker has acknowledged, and when.
 
         Seconds since the snapshot could have been made; those of held users also from the event on.
         """
-        now_ms = (self._clock() - ago_s) * 1000
+        now_ms = self._clock() * 1000
         due_ms = np.concatenate([part.due_ms for part in told])
         since_ms = np.concatenate([part.since_ms for part in told])
         self.n_snapshots += len(due_ms)

@@ -6,12 +6,11 @@ of the batch: per-message closures would cost more than producing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import UnavailableError
 from schemas.topics import MAX_LETTER_BYTES
@@ -19,8 +18,8 @@ from schemas.topics import MAX_LETTER_BYTES
 log = structlog.get_logger(__name__)
 
 Headers = list[tuple[str, bytes]]
-Delivered = Callable[[int, int, float], None]
-"""Called once a batch is complete: how many were acknowledged, how many failed, and seconds since then."""
+Delivered = Callable[[int, int], None]
+"""Called with (n acknowledged, n failed) once a batch is complete."""
 
 
 class Sink(Protocol):
@@ -46,30 +45,23 @@ class Sink(Protocol):
 
 
 class _Batch:
-    """Counts the delivery reports of one `send`.
+    """Counts the delivery reports of one `send`."""
 
-    Reports are read when the thread has time for it, which may be much later than the broker gave them:
-    `Message.latency` is what passed between the call of produce and the acknowledgement.
-    """
-
-    __slots__ = ("delivered", "failed", "left", "n", "sent_s")
+    __slots__ = ("delivered", "failed", "left", "n")
 
     def __init__(self, n: int, delivered: Delivered) -> None:
         self.n = self.left = n
         self.failed = 0
-        self.sent_s = time.monotonic()  # of the last message, once all are queued
         self.delivered = delivered
 
-    def report(self, error: KafkaError | None, message: Message | None) -> None:
+    def report(self, error: KafkaError | None, message: object) -> None:
         if error is not None:
             self.failed += 1
             if self.failed == 1:
                 log.error("delivery_failed", cause=str(error))
         self.left -= 1
         if self.left == 0:
-            took_s = None if message is None else message.latency()
-            since_s = 0.0 if took_s is None else time.monotonic() - self.sent_s - took_s
-            self.delivered(self.n - self.failed, self.failed, max(since_s, 0.0))
+            self.delivered(self.n - self.failed, self.failed)
 
 
 class KafkaSink:
@@ -112,10 +104,9 @@ class KafkaSink:
         Without a partition librdkafka hashes keys, and batches on their way are smaller: 1 and 0.9.
         """
         if not keys:
-            delivered(0, 0, 0.0)
+            delivered(0, 0)
             return
-        batch = _Batch(len(keys), delivered)
-        report = batch.report
+        report = _Batch(len(keys), delivered).report
         produce = self._producer.produce
         target = -1 if partition is None else partition  # -1: librdkafka's partitioner decides
         extra: dict[str, Any] = {}
@@ -132,7 +123,6 @@ class KafkaSink:
                 except BufferError:  # the local queue is full: let deliveries drain
                     self._producer.poll(0.05)
                     self._raise_fatal()
-        batch.sent_s = time.monotonic()
 
     def poll(self) -> None:
         """Run the callbacks of completed batches."""

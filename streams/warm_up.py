@@ -43,7 +43,7 @@ class NullSink:
         headers: Sequence[Headers] | None = None,
     ) -> None:
         """Acknowledge the batch."""
-        delivered(len(keys), 0, 0.0)
+        delivered(len(keys), 0)
 
     def poll(self) -> None:
         """Nothing waits."""

@@ -218,7 +218,7 @@ class _ListSink:
         for key, value in zip(keys, values, strict=True):
             if key is not None:
                 self._lists.put(key, None if value is None else decode_snapshot(value))
-        delivered(len(keys), 0, 0.0)
+        delivered(len(keys), 0)
 
     def poll(self) -> None:
         """Nothing waits."""

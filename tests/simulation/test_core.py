@@ -98,7 +98,7 @@ class SimulatedSink:
                     assert len(snapshot["items"]) <= SETTINGS.ranker.list_size
                     knows = snapshot["knows"]
                     self.world.told.setdefault(key.decode(), []).append((knows["offset"], knows["event_id"]))
-            delivered(len(keys), 0, 0.0)
+            delivered(len(keys), 0)
 
     def flush(self, timeout_s: float) -> int:
         self.at_once = 1_000_000

@@ -98,7 +98,7 @@ class Show:
             assert key is not None
             assert value is not None
             self.listed[key.decode()] = [place["item_id"] for place in json.loads(value)["items"]]
-        delivered(len(keys), 0, 0.0)
+        delivered(len(keys), 0)
 
     def poll(self) -> None:
         pass

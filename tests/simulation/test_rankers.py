@@ -125,7 +125,7 @@ class Sink:
                     assert snapshot["model"] == {"name": "main", "epoch": 7, "sequence": 3}
                     knows = snapshot["knows"]
                     self.world.told.setdefault(key.decode(), []).append((knows["offset"], knows["event_id"]))
-            delivered(len(keys), 0, 0.0)
+            delivered(len(keys), 0)
 
     def flush(self, timeout_s: float) -> int:
         self.held = False  # slow, not gone

@@ -175,7 +175,7 @@ class LateSink:
     def poll(self) -> None:
         """Deliver the first few."""
         for keys, delivered in self._arrive(self.at_once):
-            delivered(len(keys), 0, 0.0)
+            delivered(len(keys), 0)
 
     def break_off(self, n: int) -> None:
         """The process is gone: of what waits, the first `n` batches were on their way."""

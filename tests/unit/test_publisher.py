@@ -42,7 +42,7 @@ class Recorder:
     def poll(self) -> None:
         if self.waiting:
             n, delivered = self.waiting.pop(0)
-            delivered(n, 0, 0.0)
+            delivered(n, 0)
 
     def flush(self, timeout_s: float) -> int:
         return 0
