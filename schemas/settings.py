@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from .content_settings import ContentSettings
 from .errors import ConfigurationError
 from .signals import SignalSettings, signal_table
 from .topics import DEFAULT_MODEL, DEFAULT_PARTITIONS, DEFAULT_PREFIX
@@ -346,6 +347,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learner: LearnerSettings = LearnerSettings()
     ranker: RankerSettings = RankerSettings()
     gateway: GatewaySettings = GatewaySettings()
+    content: ContentSettings = ContentSettings()
     signals: SignalSettings = SignalSettings()
 
 
@@ -355,6 +357,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "learner": LearnerSettings,
     "ranker": RankerSettings,
     "gateway": GatewaySettings,
+    "content": ContentSettings,
     "signals": SignalSettings,
 }
 
