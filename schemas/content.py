@@ -76,10 +76,14 @@ class ItemContent(Struct, frozen=True, kw_only=True):
     schema_version: Version = 1
     item_id: Id
     content_hash: Annotated[
-        Hash, Meta(description="over title, tags, category, media and ready vectors of the catalogue's record")
+        Hash,
+        Meta(description="over title, tags, category, media and ready vectors of the catalogue's record"),
     ]
     encoders: Annotated[
-        Hash, Meta(description="over name, version and dimensions of every encoder: equal pairs give equal vectors")
+        Hash,
+        Meta(
+            description="over name, version and dimensions of every encoder: equal pairs give equal vectors"
+        ),
     ]
     source: CatalogueSource
     encoded_at_ms: TimestampMs
@@ -102,10 +106,13 @@ class FoundTag(Struct, frozen=True, kw_only=True):
     given: Annotated[bool, Meta(description="whether it reaches the tag's own threshold; true for a keyword")]
     source: Annotated[
         TagSource,
-        Meta(description="learned from items with that tag, unseen (known by its name only), or a word of the title"),
+        Meta(
+            description="learned from items with the tag, unseen (known by name only), or a word of the title"
+        ),
     ]
     spoke: Annotated[
-        dict[str, float], Meta(description="by modality (and tag_text): its share of the logit, below 0 against")
+        dict[str, float],
+        Meta(description="by modality (and tag_text): its share of the logit, below 0 against"),
     ]
 
 

@@ -17,13 +17,13 @@ Text = Annotated[str, Meta(min_length=1, max_length=1_024)]
 
 
 class ContentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the content worker reads, with which models, and how fast: [content.md](content.md#the-content-worker)."""
+    """What the content worker reads, with which models, and how fast: [content.md](content.md)."""
 
     text_encoder: Annotated[
         TextEncoder,
         Meta(
-            description="default, none, sentence-transformers:FOLDER, or given:NAME:DIMS for vectors of a model"
-            " elsewhere that catalogues bring"
+            description="default, none, sentence-transformers:FOLDER, or given:NAME:DIMS for vectors of a"
+            " model elsewhere that catalogues bring"
         ),
     ] = "default"
     image_encoder: Annotated[
@@ -33,9 +33,12 @@ class ContentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         MediaEncoder, Meta(description="likewise, of sounds and the sound tracks of videos")
     ] = "default"
     video_encoder: Annotated[
-        FilmEncoder, Meta(description="default is the frames through the encoder of covers; none, given:NAME:DIMS")
+        FilmEncoder,
+        Meta(description="default is the frames through the encoder of covers; none, given:NAME:DIMS"),
     ] = "default"
-    threads: Annotated[Annotated[int, Meta(ge=1, le=64)], Meta(description="cores that the encoders may use")] = 1
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=64)], Meta(description="cores that the encoders may use")
+    ] = 1
     batch_size: Annotated[
         Annotated[int, Meta(ge=1, le=256)], Meta(description="most items that are encoded together")
     ] = 16
@@ -58,24 +61,29 @@ class ContentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Annotated[int, Meta(ge=1, le=65_536)], Meta(description="largest file of a medium, MiB")
     ] = 128
     fetch_s: Annotated[
-        Annotated[float, Meta(gt=0, le=600)], Meta(description="longest that fetching a medium may take, seconds")
+        Annotated[float, Meta(gt=0, le=600)],
+        Meta(description="longest that fetching a medium may take, seconds"),
     ] = 10.0
     decode_s: Annotated[
-        Annotated[float, Meta(gt=0, le=600)], Meta(description="longest that decoding a medium may take, seconds")
+        Annotated[float, Meta(gt=0, le=600)],
+        Meta(description="longest that decoding a medium may take, seconds"),
     ] = 10.0
     decode_memory_mib: Annotated[
         Annotated[int, Meta(ge=64, le=65_536)], Meta(description="most memory that decoding may take, MiB")
     ] = 1_024
     retries: Annotated[
         Annotated[int, Meta(ge=0, le=10)],
-        Meta(description="further attempts at media whose server was away or slow, after 30 s, 2 min, 8 min, ..."),
+        Meta(description="further attempts at media whose server was away or slow, after 30 s, 2 min, ..."),
     ] = 3
     reencode_per_s: Annotated[
         Annotated[float, Meta(gt=0, le=1_000)],
-        Meta(description="most items a second that are encoded anew in the background, as after a new encoder"),
+        Meta(
+            description="most items a second that are encoded anew in the background, as after a new encoder"
+        ),
     ] = 2.0
     tags: Annotated[
-        tuple[Name, ...], Meta(description="tags that may be found by their name before any item brought them")
+        tuple[Name, ...],
+        Meta(description="tags that may be found by their name before any item brought them"),
     ] = ()
     tags_per_item: Annotated[
         Annotated[int, Meta(ge=0, le=32)], Meta(description="most tags of an item; 0 learns and finds none")

@@ -183,6 +183,11 @@ class WorkerCore:
         """Whether lists are being published."""
         return self.held.caught_up and not self.not_ready_because
 
+    @property
+    def n_done(self) -> int:
+        """Events applied."""
+        return self.held.counts().applied
+
     def recovered_ratio(self) -> float:
         """Share of the log at start that has been folded; 1 when caught up."""
         return self.held.recovered_ratio()

@@ -1,0 +1,343 @@
+"""The content worker as a process on the real broker, with real files."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from schemas.codec import encode_item
+from schemas.content import TAGS, ItemContent, ItemTags, decode_content
+from schemas.records import ContentVector, Item, MediaRefs
+from schemas.settings import KafkaSettings
+from schemas.topics import topic_names
+from streams.broker import LocalBroker
+from streams.context import confluent_config
+from streams.processes import http_text
+from streams.topics import create_topics
+from tests import media_files as make
+from tests.onnx_files import mean_colour
+from tests.processes import RunningWorker, allowed, start_worker
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+PARTITIONS = 2
+PROMISED_S = 5.0
+
+
+class Catalogue:
+    """Topics, a producer of items, and content workers that end with the test."""
+
+    def __init__(self, bootstrap: str, folder: Path, stack: ExitStack) -> None:
+        self.bootstrap, self.folder, self._stack = bootstrap, folder, stack
+        self.prefix = f"t{uuid4().hex[:12]}"
+        self.kafka = KafkaSettings(bootstrap=bootstrap, prefix=self.prefix, partitions=PARTITIONS)
+        create_topics(self.kafka)
+        self.names = topic_names(self.prefix)
+        self._readers: dict[str, TopicReader] = {}
+        self.producer = Producer(confluent_config(self.kafka) | {"acks": "all", "linger.ms": 5})
+
+    def start(self, **environ: str) -> RunningWorker:
+        running = start_worker(
+            self.bootstrap, self.prefix, PARTITIONS, self.folder, "content-worker",
+            REELFLOW_WORKER_INSTANCE_ID="content-1", **environ,
+        )  # fmt: skip
+        self._stack.enter_context(running.child)
+        return running
+
+    def put(self, *items: Item) -> None:
+        for item in items:
+            self.producer.produce(self.names.catalogue, encode_item(item), item.item_id)
+        assert self.producer.flush(20) == 0
+
+    def withdraw(self, item_id: str) -> None:
+        self.producer.produce(self.names.catalogue, None, item_id)
+        assert self.producer.flush(20) == 0
+
+    def messages(self, topic: str) -> list[Any]:
+        """Every record of a topic up to its end as of now; each is fetched once."""
+        reader = self._readers.get(topic)
+        if reader is None:
+            reader = self._readers[topic] = self._stack.enter_context(closing(TopicReader(self.bootstrap, topic)))
+        return reader.messages()
+
+    def records(self) -> list[tuple[str, ItemContent | None]]:
+        """Every record of the item-content topic."""
+        return [
+            (m.key().decode(), None if m.value() is None else decode_content(m.value(), m.key()))
+            for m in self.messages(self.names.item_content)
+        ]
+
+    def contents(self) -> dict[str, ItemContent]:
+        return {key: value for key, value in dict(self.records()).items() if value is not None}
+
+    def tags(self) -> dict[str, ItemTags]:
+        found = {m.key(): m.value() for m in self.messages(self.names.item_tags)}
+        return {k.decode(): TAGS.decode_keyed(v, k) for k, v in found.items() if v is not None}
+
+    def letters(self) -> dict[str, dict[str, str]]:
+        """Headers of dead letters by key."""
+        return {
+            m.key().decode(): {name: value.decode() for name, value in m.headers()}
+            for m in self.messages(self.names.catalogue_dlq)
+        }
+
+
+class TopicReader:
+    """Follows a topic from its beginning."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False,
+             "enable.partition.eof": True, "fetch.wait.max.ms": 20}
+        )  # fmt: skip
+        self._places = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)]
+        self._consumer.assign(self._places)
+        self._positions = dict.fromkeys(range(PARTITIONS), 0)
+        self._found: list[Any] = []
+
+    def messages(self) -> list[Any]:
+        ends = {place.partition: self._end(place) for place in self._places}
+        while any(self._positions[partition] < end for partition, end in ends.items()):
+            for message in self._consumer.consume(500, 0.1):
+                partition, offset, error = message.partition(), message.offset(), message.error()
+                assert partition is not None
+                assert offset is not None
+                if error is None:
+                    self._found.append(message)
+                    self._positions[partition] = offset + 1
+                else:
+                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    self._positions[partition] = max(self._positions[partition], offset)
+        return self._found
+
+    def _end(self, place: TopicPartition) -> int:
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(place, timeout=10)[1]
+            except KafkaException as error:  # a topic that is new to the client has no leader for a moment
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                    raise
+                time.sleep(0.05)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@pytest.fixture
+def catalogue(broker: LocalBroker, tmp_path: Path) -> Iterator[Catalogue]:
+    with ExitStack() as stack:
+        yield Catalogue(broker.bootstrap, tmp_path, stack)
+
+
+def ready(worker: RunningWorker) -> None:
+    worker.child.wait_ready(f"{worker.url}/health/ready", 120)
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return found
+
+
+def modalities(content: ItemContent) -> dict[str, int]:
+    return {one.modality: len(one.vector) for one in content.vectors}
+
+
+def examples(folder: Path) -> list[Item]:
+    """Items of two kinds with tags: tones and films, in Chinese and English."""
+    items = []
+    for n in range(6):
+        make.sound(folder / f"tone{n}.wav", 0.5 + n / 10)
+        make.picture(folder / f"cover{n}.png")
+        items += [
+            Item(item_id=f"m{n}", title="", tags=["音乐"], media=MediaRefs(audio=str(folder / f"tone{n}.wav"))),
+            Item(item_id=f"c{n}", title=f"红烧肉的做法 第{n}集", tags=["美食"],
+                 media=MediaRefs(cover=str(folder / f"cover{n}.png"))),
+            Item(item_id=f"e{n}", title=f"How to cook rice, part {n}", tags=["美食"]),
+        ]  # fmt: skip
+    return items
+
+
+def test_a_film_a_chinese_title_with_a_cover_and_a_sound_are_understood_in_seconds(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    worker = catalogue.start()
+    ready(worker)
+    catalogue.put(*examples(tmp_path))
+    worker.wait(lambda s: s["tagger"]["examples"] == 18)
+    make.film(tmp_path / "new.mp4", 3.0)
+    make.picture(tmp_path / "new.jpg")
+    make.sound(tmp_path / "new.flac", 2.0)
+    for item_id, item in {
+        "film": Item(item_id="film", media=MediaRefs(video=str(tmp_path / "new.mp4"))),
+        "dish": Item(item_id="dish", title="家常菜:清蒸鱼", media=MediaRefs(cover=str(tmp_path / "new.jpg"))),
+        "tone": Item(item_id="tone", media=MediaRefs(audio=str(tmp_path / "new.flac"))),
+    }.items():
+        began = time.monotonic()
+        catalogue.put(item)
+        until(lambda: item_id in catalogue.contents(), f"{item_id} has vectors", 60)  # noqa: B023
+        took_s = time.monotonic() - began
+        print(f"{item_id}: vectors and tags after {took_s:.2f} s")
+        assert took_s < allowed(PROMISED_S), f"{item_id} took {took_s:.1f} s"
+    contents, tags = catalogue.contents(), catalogue.tags()
+    assert modalities(contents["film"]) == {"audio": 192, "video": 1024}
+    assert modalities(contents["dish"]) == {"text": 512, "image": 1024}
+    assert modalities(contents["tone"]) == {"audio": 192}
+    assert contents["dish"].language == "zh"
+    assert {one.reason for one in contents["tone"].missing} == {"absent"}
+    assert tags["dish"].tags[0].tag == "美食"
+    assert tags["tone"].tags[0].tag == "音乐"
+    assert "清蒸鱼" in [tag.tag for tag in tags["dish"].tags if tag.source == "keyword"]
+    assert tags["dish"].content_hash == contents["dish"].content_hash
+    assert all(tags["tone"].tags[0].spoke[other] == 0 for other in ("text", "image", "video"))
+    text = http_text(f"{worker.url}/metrics")
+    assert 'reelflow_content_modalities_total{modality="audio",outcome="encoded"} 8.0' in text
+    assert worker.child.stop() == 0, worker.child.tail()
+
+
+def test_what_is_refused_is_a_dead_letter_and_the_rest_goes_on(catalogue: Catalogue, tmp_path: Path) -> None:
+    make.picture(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:-60])
+    (tmp_path / "bomb.png").write_bytes(make.png(60_000, 60_000, make.deflated_zeros(1 << 20)))
+    (tmp_path / "liar.mp4").write_bytes((tmp_path / "good.png").read_bytes())
+    catalogue.put(
+        Item(item_id="cut", title="Half a picture", media=MediaRefs(cover=str(tmp_path / "cut.png"))),
+        Item(item_id="bomb", media=MediaRefs(cover=str(tmp_path / "bomb.png"))),
+        Item(item_id="liar", media=MediaRefs(video=str(tmp_path / "liar.mp4"))),
+        Item(item_id="gone", media=MediaRefs(audio=str(tmp_path / "nowhere.wav"))),
+        Item(item_id="far", media=MediaRefs(cover="https://other.example/a.png")),
+        Item(item_id="short", vectors=[ContentVector(modality="image", model="open-nsfw-resnet", values=[1.0])]),
+        Item(item_id="other", title="A", vectors=[ContentVector(modality="text", model="mine", values=[1.0])]),
+        Item(
+            item_id="ready",
+            vectors=[ContentVector(modality="image", model="open-nsfw-resnet", values=[0.5] * 1024)],
+            media=MediaRefs(cover=str(tmp_path / "nowhere.png")),
+        ),
+        Item(item_id="good", media=MediaRefs(cover=str(tmp_path / "good.png"))),
+    )
+    worker = catalogue.start()
+    ready(worker)
+    worker.wait(lambda s: s["items_encoded"] == 9, 40)
+    letters = catalogue.letters()
+    assert {key: headers["reelflow_reason"] for key, headers in letters.items()} == {
+        "cut": "truncated", "bomb": "too_many_pixels", "liar": "wrong_type", "gone": "not_found",
+        "far": "host_not_allowed", "short": "bad_value",
+    }  # fmt: skip
+    assert {headers["reelflow_stage"] for headers in letters.values()} == {"content"}
+    assert {key: headers["reelflow_field"] for key, headers in letters.items() if key != "cut"} == {
+        "bomb": "media", "liar": "media", "gone": "media", "far": "media", "short": "vectors",
+    }  # fmt: skip
+    contents = catalogue.contents()
+    assert modalities(contents["cut"]) == {"text": 512}
+    assert modalities(contents["good"]) == {"image": 1024}
+    (vector,) = contents["ready"].vectors
+    assert (vector.version, set(vector.vector.tolist())) == ("", {0.5})
+    assert {one.modality: one.reason for one in contents["other"].missing} == {
+        "text": "other_model", "image": "absent", "audio": "absent", "video": "absent",
+    }  # fmt: skip
+
+    # The same record once more is another attempt, as `reelflow dlq resend` makes one.
+    make.sound(tmp_path / "nowhere.wav")
+    catalogue.put(
+        Item(item_id="gone", media=MediaRefs(audio=str(tmp_path / "nowhere.wav"))),
+        Item(item_id="good", media=MediaRefs(cover=str(tmp_path / "good.png"))),
+    )
+    worker.wait(lambda s: s["items_encoded"] == 10 and s["lag_records"] == 0)
+    assert modalities(catalogue.contents()["gone"]) == {"audio": 192}
+    catalogue.withdraw("good")
+    until(lambda: "good" not in catalogue.contents(), "the withdrawn item goes")
+    assert "good" not in catalogue.tags()
+    assert Counter(key for key, _ in catalogue.records())["good"] == 2
+    assert worker.child.stop() == 0, worker.child.tail()
+
+
+def test_kill_9_at_any_moment_leaves_each_item_encoded_once(catalogue: Catalogue, tmp_path: Path) -> None:
+    """Of every item one current vector set and tags; what was committed is never encoded again."""
+    chance = random.Random(7)
+    make.picture(tmp_path / "cover.png")
+    make.sound(tmp_path / "tone.wav")
+    n, committed = 0, {}
+    worker = catalogue.start()
+    for round_number in range(6):
+        batch = [
+            Item(
+                item_id=f"i{n + i}",
+                title=f"Number {n + i}",
+                media=MediaRefs(cover=str(tmp_path / "cover.png"), audio=str(tmp_path / "tone.wav")),
+            )
+            for i in range(40)
+        ]
+        catalogue.put(*batch)
+        n += len(batch)
+        ready(worker) if round_number == 0 else None
+        until(lambda: worker_stats(worker)["items_done"] > 0, "some are done", 120)  # noqa: B023
+        time.sleep(chance.uniform(0.0, 0.6))
+        worker.child.process.send_signal(signal.SIGKILL)
+        worker.child.process.wait()
+        stored = Counter(key for key, _ in catalogue.records())
+        assert {key: stored[key] for key in committed} == committed, "encoded again after it was committed"
+        committed = dict(stored)
+        worker = catalogue.start()
+    ready(worker)
+    worker.wait(lambda s: s["items_known"] == n and s["lag_records"] == 0 and s["waiting"] == 0)
+    stored = Counter(key for key, _ in catalogue.records())
+    assert {key: stored[key] for key in committed} == committed
+    assert set(stored) == {f"i{i}" for i in range(n)}
+    contents, tags = catalogue.contents(), catalogue.tags()
+    assert set(contents) == set(tags) == set(stored)
+    for key, content in contents.items():
+        assert modalities(content) == {"text": 512, "image": 1024, "audio": 192}
+        assert (tags[key].content_hash, tags[key].source) == (content.content_hash, content.source)
+    print(f"{n} items, {len(catalogue.records())} content records after 6 kills")
+    assert set(stored.values()) == {1}
+    assert worker.child.stop() == 0, worker.child.tail()
+
+
+def worker_stats(worker: RunningWorker) -> dict[str, Any]:
+    worker.child.check()
+    try:
+        return worker.stats()
+    except Exception:  # noqa: BLE001 - not listening yet
+        return {"items_done": 0}
+
+
+def test_another_encoder_encodes_all_again_in_the_background(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.put(*[Item(item_id=f"i{n}", title=f"Title {n}") for n in range(12)])
+    worker = catalogue.start()
+    ready(worker)
+    worker.wait(lambda s: s["items_done"] == 12)
+    before = catalogue.contents()
+    time.sleep(1.5)  # positions are committed once a second
+    assert worker.child.stop() == 0
+    (tmp_path / "net.onnx").write_bytes(mean_colour())
+    worker = catalogue.start(
+        REELFLOW_CONTENT_IMAGE_ENCODER=f"onnx:{tmp_path / 'net.onnx'}", REELFLOW_CONTENT_REENCODE_PER_S="10"
+    )
+    ready(worker)
+    began = time.monotonic()
+    stats = worker.wait(lambda s: s["items_done"] == 12 and s["scans"] == 0)
+    assert time.monotonic() - began > 0.8, "at most ten a second"
+    assert stats["background_offered"] == 12
+    after = catalogue.contents()
+    assert {one.encoders for one in after.values()} == {stats["encoders"]}
+    assert {one.encoders for one in before.values()}.isdisjoint({stats["encoders"]})
+    assert all(after[key].source == before[key].source for key in before)
+    assert worker.child.stop() == 0
+
+
+def test_a_worker_without_its_model_says_so(catalogue: Catalogue, tmp_path: Path) -> None:
+    worker = catalogue.start(REELFLOW_CONTENT_IMAGE_ENCODER=f"onnx:{tmp_path / 'none.onnx'}")
+    assert worker.child.process.wait(60) == 1
+    assert "setting content.image_encoder: the model is not on this machine" in worker.child.tail()
