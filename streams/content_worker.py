@@ -117,8 +117,8 @@ def run_content_worker(settings: Settings) -> NoReturn:
     TopicError
         Topics are missing, or of another size.
     """
-    check_topics_exist(settings)
     encoders = load_encoders(settings.content)
+    check_topics_exist(settings)
     pool = media_pool(settings, encoders.sample_rate)
     failures: list[ContentService] = []
 

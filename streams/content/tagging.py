@@ -80,7 +80,9 @@ class Tagging:
             self._metrics.add(scores, there)
             self._n_examples += len(contents)
 
-    def find(self, vectors: Sequence[Mapping[Modality, Float32]], titles: Sequence[str]) -> list[list[FoundTag]]:
+    def find(
+        self, vectors: Sequence[Mapping[Modality, Float32]], titles: Sequence[str]
+    ) -> list[list[FoundTag]]:
         """Tags of items by their vectors of each modality and their titles, most probable first."""
         found: list[list[FoundTag]] = [[] for _ in vectors]
         if self._tagger is not None and vectors:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from schemas.codec import encode_item
 from schemas.content import TAGS, ItemContent, ItemTags, decode_content
+from schemas.errors import UnavailableError
 from schemas.records import ContentVector, Item, MediaRefs
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
@@ -67,7 +69,9 @@ class Catalogue:
         """Every record of a topic up to its end as of now; each is fetched once."""
         reader = self._readers.get(topic)
         if reader is None:
-            reader = self._readers[topic] = self._stack.enter_context(closing(TopicReader(self.bootstrap, topic)))
+            reader = self._readers[topic] = self._stack.enter_context(
+                closing(TopicReader(self.bootstrap, topic))
+            )
         return reader.messages()
 
     def records(self) -> list[tuple[str, ItemContent | None]]:
@@ -162,12 +166,36 @@ def examples(folder: Path) -> list[Item]:
         make.sound(folder / f"tone{n}.wav", 0.5 + n / 10)
         make.picture(folder / f"cover{n}.png")
         items += [
-            Item(item_id=f"m{n}", title="", tags=["音乐"], media=MediaRefs(audio=str(folder / f"tone{n}.wav"))),
+            Item(item_id=f"m{n}", tags=["音乐"], media=MediaRefs(audio=str(folder / f"tone{n}.wav"))),
             Item(item_id=f"c{n}", title=f"红烧肉的做法 第{n}集", tags=["美食"],
                  media=MediaRefs(cover=str(folder / f"cover{n}.png"))),
             Item(item_id=f"e{n}", title=f"How to cook rice, part {n}", tags=["美食"]),
         ]  # fmt: skip
     return items
+
+
+def arriving(folder: Path) -> list[Item]:
+    """A film, a Chinese title with a cover, a sound: those below TEST_MEDIA, if that is set, or our own."""
+    films, covers, sounds = [], [], []
+    if where := os.environ.get("TEST_MEDIA"):
+        files = sorted(Path(where).rglob("*"))
+        films, covers, sounds = (
+            [str(path) for path in files if path.suffix in ends]
+            for ends in ((".mp4", ".webm", ".ogv", ".avi"), (".jpg", ".png"), (".flac", ".wav"))
+        )
+    make.film(folder / "new.mp4", 3.0)
+    make.picture(folder / "new.jpg")
+    make.sound(folder / "new.flac", 2.0)
+    film, cover, sound = (
+        (found or [str(folder / own)])[0]
+        for found, own in ((films, "new.mp4"), (covers, "new.jpg"), (sounds, "new.flac"))
+    )
+    print("film, cover, sound:", film, cover, sound)
+    return [
+        Item(item_id="film", media=MediaRefs(video=film)),
+        Item(item_id="dish", title="家常菜:清蒸鱼", media=MediaRefs(cover=cover)),
+        Item(item_id="tone", media=MediaRefs(audio=sound)),
+    ]
 
 
 def test_a_film_a_chinese_title_with_a_cover_and_a_sound_are_understood_in_seconds(
@@ -177,14 +205,8 @@ def test_a_film_a_chinese_title_with_a_cover_and_a_sound_are_understood_in_secon
     ready(worker)
     catalogue.put(*examples(tmp_path))
     worker.wait(lambda s: s["tagger"]["examples"] == 18)
-    make.film(tmp_path / "new.mp4", 3.0)
-    make.picture(tmp_path / "new.jpg")
-    make.sound(tmp_path / "new.flac", 2.0)
-    for item_id, item in {
-        "film": Item(item_id="film", media=MediaRefs(video=str(tmp_path / "new.mp4"))),
-        "dish": Item(item_id="dish", title="家常菜:清蒸鱼", media=MediaRefs(cover=str(tmp_path / "new.jpg"))),
-        "tone": Item(item_id="tone", media=MediaRefs(audio=str(tmp_path / "new.flac"))),
-    }.items():
+    for item in arriving(tmp_path):
+        item_id = item.item_id
         began = time.monotonic()
         catalogue.put(item)
         until(lambda: item_id in catalogue.contents(), f"{item_id} has vectors", 60)  # noqa: B023
@@ -218,8 +240,12 @@ def test_what_is_refused_is_a_dead_letter_and_the_rest_goes_on(catalogue: Catalo
         Item(item_id="liar", media=MediaRefs(video=str(tmp_path / "liar.mp4"))),
         Item(item_id="gone", media=MediaRefs(audio=str(tmp_path / "nowhere.wav"))),
         Item(item_id="far", media=MediaRefs(cover="https://other.example/a.png")),
-        Item(item_id="short", vectors=[ContentVector(modality="image", model="open-nsfw-resnet", values=[1.0])]),
-        Item(item_id="other", title="A", vectors=[ContentVector(modality="text", model="mine", values=[1.0])]),
+        Item(
+            item_id="short", vectors=[ContentVector(modality="image", model="open-nsfw-resnet", values=[1.0])]
+        ),
+        Item(
+            item_id="other", title="A", vectors=[ContentVector(modality="text", model="mine", values=[1.0])]
+        ),
         Item(
             item_id="ready",
             vectors=[ContentVector(modality="image", model="open-nsfw-resnet", values=[0.5] * 1024)],
@@ -268,9 +294,10 @@ def test_kill_9_at_any_moment_leaves_each_item_encoded_once(catalogue: Catalogue
     chance = random.Random(7)
     make.picture(tmp_path / "cover.png")
     make.sound(tmp_path / "tone.wav")
-    n, committed = 0, {}
+    n = 0
+    committed: dict[str, int] = {}
     worker = catalogue.start()
-    for round_number in range(6):
+    for _ in range(6):
         batch = [
             Item(
                 item_id=f"i{n + i}",
@@ -281,8 +308,7 @@ def test_kill_9_at_any_moment_leaves_each_item_encoded_once(catalogue: Catalogue
         ]
         catalogue.put(*batch)
         n += len(batch)
-        ready(worker) if round_number == 0 else None
-        until(lambda: worker_stats(worker)["items_done"] > 0, "some are done", 120)  # noqa: B023
+        until(lambda: n_done(worker) > 0, "some are done", 120)  # noqa: B023
         time.sleep(chance.uniform(0.0, 0.6))
         worker.child.process.send_signal(signal.SIGKILL)
         worker.child.process.wait()
@@ -305,12 +331,11 @@ def test_kill_9_at_any_moment_leaves_each_item_encoded_once(catalogue: Catalogue
     assert worker.child.stop() == 0, worker.child.tail()
 
 
-def worker_stats(worker: RunningWorker) -> dict[str, Any]:
+def n_done(worker: RunningWorker) -> int:
     worker.child.check()
-    try:
-        return worker.stats()
-    except Exception:  # noqa: BLE001 - not listening yet
-        return {"items_done": 0}
+    with suppress(UnavailableError):  # not listening yet
+        return int(worker.stats()["items_done"])
+    return 0
 
 
 def test_another_encoder_encodes_all_again_in_the_background(catalogue: Catalogue, tmp_path: Path) -> None:
