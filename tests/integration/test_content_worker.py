@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,10 +19,10 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from schemas.codec import encode_item
+from schemas.codec import encode_event, encode_item
 from schemas.content import TAGS, ItemContent, ItemTags, decode_content
 from schemas.errors import UnavailableError
-from schemas.records import ContentVector, Item, MediaRefs
+from schemas.records import ContentVector, Event, Item, MediaRefs
 from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
 from streams.broker import LocalBroker
@@ -28,7 +31,7 @@ from streams.processes import http_text
 from streams.topics import create_topics
 from tests import media_files as make
 from tests.onnx_files import mean_colour
-from tests.processes import RunningWorker, allowed, start_worker
+from tests.processes import READY_S, RunningWorker, allowed, start_worker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -48,10 +51,10 @@ class Catalogue:
         self._readers: dict[str, TopicReader] = {}
         self.producer = Producer(confluent_config(self.kafka) | {"acks": "all", "linger.ms": 5})
 
-    def start(self, **environ: str) -> RunningWorker:
+    def start(self, role: str = "content-worker", **environ: str) -> RunningWorker:
         running = start_worker(
-            self.bootstrap, self.prefix, PARTITIONS, self.folder, "content-worker",
-            REELFLOW_WORKER_INSTANCE_ID="content-1", **environ,
+            self.bootstrap, self.prefix, PARTITIONS, self.folder, role,
+            REELFLOW_WORKER_INSTANCE_ID=f"{role}-1", **environ,
         )  # fmt: skip
         self._stack.enter_context(running.child)
         return running
@@ -60,6 +63,20 @@ class Catalogue:
         for item in items:
             self.producer.produce(self.names.catalogue, encode_item(item), item.item_id)
         assert self.producer.flush(20) == 0
+
+    def watch(self, *watches: tuple[str, str]) -> None:
+        """Users watch items."""
+        for user, item in watches:
+            event = Event(
+                event_id=uuid4().hex, user_id=user, item_id=item, type="watch", ts_ms=int(time.time() * 1000),
+                watch_ms=9_000, duration_ms=10_000,
+            )  # fmt: skip
+            self.producer.produce(self.names.behaviour, encode_event(event), user)
+        assert self.producer.flush(20) == 0
+
+    def lists(self) -> dict[str, Any]:
+        """The last list of each user."""
+        return {m.key().decode(): json.loads(m.value()) for m in self.messages(self.names.recommendations)}
 
     def withdraw(self, item_id: str) -> None:
         self.producer.produce(self.names.catalogue, None, item_id)
@@ -227,6 +244,95 @@ def test_a_film_a_chinese_title_with_a_cover_and_a_sound_are_understood_in_secon
     text = http_text(f"{worker.url}/metrics")
     assert 'reelflow_content_modalities_total{modality="audio",outcome="encoded"} 8.0' in text
     assert worker.child.stop() == 0, worker.child.tail()
+
+
+DISHES = (
+    "红烧肉",
+    "清蒸鱼",
+    "麻婆豆腐",
+    "宫保鸡丁",
+    "番茄炒蛋",
+    "酸辣汤",
+    "饺子",
+    "炒饭",
+    "凉拌黄瓜",
+    "葱油面",
+)
+SPORTS = (
+    "football",
+    "tennis",
+    "basketball",
+    "swimming",
+    "cycling",
+    "boxing",
+    "rugby",
+    "golf",
+    "rowing",
+    "judo",
+)
+
+
+def test_a_new_item_is_in_the_lists_of_users_whose_history_is_near(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    reader = catalogue.start()
+    worker = catalogue.start(
+        "worker",
+        REELFLOW_LEARNER_CONTENT="true",
+        REELFLOW_WORKER_REFRESH_INTERVAL_MS="100",
+        REELFLOW_RANKER_LIST_SIZE="20",
+    )
+    titles = {f"d{n}": f"家常菜做法:{dish}" for n, dish in enumerate(DISHES)}
+    titles |= {f"s{n}": f"The best {sport} match of the season" for n, sport in enumerate(SPORTS)}
+    catalogue.put(*[Item(item_id=item_id, title=title) for item_id, title in titles.items()])
+    chance = random.Random(3)
+    for _ in range(60):
+        users = [f"{kind}-{n}" for kind in "ds" for n in range(10)]
+        catalogue.watch(*[(user, f"{user[0]}{chance.randrange(10)}") for user in users])
+    worker.child.wait_ready(f"{worker.url}/health/ready", READY_S)
+    ready(reader)
+    worker.wait(lambda s: s["events_learned"] == 1_200 and not s["pending_snapshots"])
+    until(lambda: len(catalogue.contents()) == 20, "all have vectors")
+    make.picture(tmp_path / "cover.png")
+    began = time.monotonic()
+    catalogue.put(
+        Item(
+            item_id="new-d", title="家常菜做法:糖醋排骨", media=MediaRefs(cover=str(tmp_path / "cover.png"))
+        ),
+        Item(item_id="new-s", title="The best volleyball match of the season"),
+    )
+    until(lambda: {"new-d", "new-s"} <= set(catalogue.contents()), "the new items have vectors")
+    found: dict[str, list[str]] = {}
+    for n in range(4):
+        catalogue.watch(*[(f"{kind}-{user}", f"{kind}{n}") for kind in "ds" for user in range(10)])
+        total = 1_200 + 20 * (n + 1)
+        worker.wait(lambda s: s["events_learned"] == total and not s["pending_snapshots"])  # noqa: B023
+        for user, snapshot in catalogue.lists().items():
+            found.setdefault(user, []).extend(
+                place["item_id"] for place in snapshot["items"] if place["source"] == "content"
+            )
+        if n == 0:
+            assert any("new-d" in items for user, items in found.items() if user[0] == "d")
+            took_s = time.monotonic() - began
+            print(f"in a list {took_s:.2f} s after it came to the catalogue")
+            assert took_s < allowed(PROMISED_S)
+    assert {len(items) for items in found.values()} == {4}, "a place of twenty is one each"
+    near = sum(item == f"new-{user[0]}" for user, items in found.items() for item in items)
+    print(f"{near} of {sum(map(len, found.values()))} new items were near")
+    assert near > 0.6 * sum(map(len, found.values()))
+    (listed,) = [place for place in catalogue.lists()["d-0"]["items"] if place["source"] == "content"]
+    assert listed["reasons"] == [{"kind": "new"}]
+    assert 0 < listed["propensity"] < 1
+    assert worker.child.stop() == 0, worker.child.tail()
+    audit = reelflow("audit", worker.environ | {"REELFLOW_LEARNER_CONTENT": "true"})
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def reelflow(command: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streams.cli", command], env={**os.environ, **environ},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
 
 
 def test_what_is_refused_is_a_dead_letter_and_the_rest_goes_on(catalogue: Catalogue, tmp_path: Path) -> None:
