@@ -362,6 +362,13 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_body_bytes: Annotated[PositiveInt, Meta(description="largest request body")] = 1_048_576
     max_streams: Annotated[PositiveInt, Meta(description="most open event streams")] = 1_000
     max_users: Annotated[PositiveInt, Meta(description="users whose newest list is kept in memory")] = 200_000
+    search: Annotated[
+        bool,
+        Meta(
+            description="hold the vectors of item-content in memory, for `GET /v1/search` and what is similar"
+            " to items without events; needs the extra content"
+        ),
+    ] = False
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

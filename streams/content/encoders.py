@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import structlog
@@ -105,6 +105,11 @@ class EncoderSet:
         return self.slots["text"].encode(tags)
 
 
+def load_slot(modality: Literal["text"], settings: ContentSettings) -> Slot:
+    """The slot of the titles alone; raises as `load_encoders`."""
+    return _slot(modality, settings.text_encoder, _makers(settings)[modality])
+
+
 def load_encoders(settings: ContentSettings) -> EncoderSet:
     """Load every model that the settings name.
 
@@ -115,8 +120,24 @@ def load_encoders(settings: ContentSettings) -> EncoderSet:
     ConfigurationError
         A model is not on this machine, or is not what it should be; names the setting.
     """
+    makers = _makers(settings)
+    slots: dict[Modality, Slot] = {
+        name: _slot(name, getattr(settings, f"{name}_encoder"), makers[name])
+        for name in MODALITIES
+        if name != "video"
+    }
+
+    def frames(_: str) -> Encoder[Any]:
+        return FrameEncoder(slots["image"].encoder or default_image_encoder(settings.threads))
+
+    slots["video"] = _slot("video", settings.video_encoder, {"default": frames})
+    return EncoderSet(slots)
+
+
+def _makers(settings: ContentSettings) -> dict[str, dict[str, Callable[[str], Encoder[Any]]]]:
+    """What makes an encoder of each kind, given what follows the kind in the setting."""
     threads = settings.threads
-    makers: dict[str, dict[str, Callable[[str], Encoder[Any]]]] = {
+    return {
         "text": {
             "default": lambda _: SentenceEncoder(threads),
             "sentence-transformers": lambda where: SentenceModel(Path(where)),
@@ -132,17 +153,6 @@ def load_encoders(settings: ContentSettings) -> EncoderSet:
             "transformers": lambda where: TransformersAudioModel(Path(where)),
         },
     }
-    slots: dict[Modality, Slot] = {
-        name: _slot(name, getattr(settings, f"{name}_encoder"), makers[name])
-        for name in MODALITIES
-        if name != "video"
-    }
-
-    def frames(_: str) -> Encoder[Any]:
-        return FrameEncoder(slots["image"].encoder or default_image_encoder(threads))
-
-    slots["video"] = _slot("video", settings.video_encoder, {"default": frames})
-    return EncoderSet(slots)
 
 
 def _slot(modality: Modality, spec: str, makers: dict[str, Callable[[str], Encoder[Any]]]) -> Slot:

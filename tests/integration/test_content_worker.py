@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -27,11 +28,11 @@ from schemas.settings import KafkaSettings
 from schemas.topics import topic_names
 from streams.broker import LocalBroker
 from streams.context import confluent_config
-from streams.processes import http_text
+from streams.processes import http_json, http_status, http_text
 from streams.topics import create_topics
 from tests import media_files as make
 from tests.onnx_files import mean_colour
-from tests.processes import READY_S, RunningWorker, allowed, start_worker
+from tests.processes import READY_S, RunningWorker, allowed, running_gateway, start_worker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -326,6 +327,35 @@ def test_a_new_item_is_in_the_lists_of_users_whose_history_is_near(
     assert worker.child.stop() == 0, worker.child.tail()
     audit = reelflow("audit", worker.environ | {"REELFLOW_LEARNER_CONTENT": "true"})
     assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def test_the_gateway_finds_items_by_what_is_asked_in_another_language(catalogue: Catalogue) -> None:
+    worker = catalogue.start()
+    titles = {
+        "cat": "小猫咪在沙发上睡觉", "rice": "How to cook fried rice", "train": "高铁进站的声音",
+        "rain": "Heavy rain in the forest at night", "match": "世界杯足球决赛精彩进球",
+    }  # fmt: skip
+    catalogue.put(*[Item(item_id=item_id, title=title) for item_id, title in titles.items()])
+    worker.environ["REELFLOW_GATEWAY_SEARCH"] = "true"
+    ready(worker)
+    with running_gateway(worker, catalogue.folder) as url:
+        until(lambda: len(http_json(f"{url}/v1/search?q=cat")["items"]) == 5, "all titles are known")
+        asked = {
+            "a sleeping kitten": "cat",
+            "蛋炒饭的做法": "rice",
+            "football goals": "match",
+            "下雨的森林": "rain",
+        }
+        for query, item_id in asked.items():
+            found = http_json(f"{url}/v1/search?limit=2&q={quote(query)}")
+            assert found["items"][0]["item_id"] == item_id, found
+            assert len(found["items"]) == 2
+        near = http_json(f"{url}/v1/items/cat/similar?limit=3")
+        assert len(near["items"]) == 3
+        assert "cat" not in {one["item_id"] for one in near["items"]}
+        catalogue.withdraw("cat")
+        until(lambda: len(http_json(f"{url}/v1/search?q=cat")["items"]) == 4, "withdrawn is not found")
+        assert http_status(f"{url}/v1/items/cat/similar") == 404
 
 
 def reelflow(command: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
