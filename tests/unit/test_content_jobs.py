@@ -334,7 +334,7 @@ class Broker:
             return len(self._waiting)
         self.log.append(("flush", None, None))
         for delivered, n in self._waiting:
-            delivered(0, n, 0.0) if self.refuses else delivered(n, 0, 0.0)
+            delivered(0, n) if self.refuses else delivered(n, 0)
         self._waiting = []
         return 0
 
