@@ -8,11 +8,13 @@ COPY schemas schemas
 COPY learners learners
 COPY serving serving
 COPY streams streams
+# Extras of the distribution: "[content]" for the content worker.
+ARG EXTRAS=""
 # The lock file also holds the development tools; as constraints it pins what the wheel needs.
 # Bytecode belongs into the image: its user cannot write it later, and each start would compile.
 RUN uv venv /opt/reelflow \
     && sed -e '/--hash=/d' -e 's/ \\$//' requirements.lock > constraints.txt \
-    && uv pip install --no-cache --compile-bytecode --python /opt/reelflow/bin/python --constraint constraints.txt .
+    && uv pip install --no-cache --compile-bytecode --python /opt/reelflow/bin/python --constraint constraints.txt ".${EXTRAS}"
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --create-home reelflow

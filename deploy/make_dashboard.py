@@ -160,6 +160,21 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
         [("reelflow_recovery_ratio", "recovered")],
     ),
     (
+        "Catalogue item to vectors and tags",
+        "timeseries",
+        "s",
+        [
+            (LATENCY.format(q=0.5, name="reelflow_item_to_content_seconds"), "p50"),
+            (LATENCY.format(q=0.99, name="reelflow_item_to_content_seconds"), "p99"),
+        ],
+    ),
+    (
+        "Tags before they are learned",
+        "timeseries",
+        "percentunit",
+        [("reelflow_tagger_quality_ratio", "{{metric}}")],
+    ),
+    (
         "Gateway requests a second",
         "timeseries",
         "ops",

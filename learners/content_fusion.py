@@ -216,6 +216,18 @@ class ContentFusion:
         bent = torch.tanh(z @ values["inner"].T + values["inner_bias"])
         return Fused(values["origin"] + z + bent @ values["outer"].T, weights)
 
+    def forget(self, modality: str) -> None:
+        """Begin with a modality anew, as when its vectors come from another model from now on."""
+        k, fresh = list(self.dims).index(modality), self._initial()
+        name = f"map.{modality}"
+        self._parameters[name].load(_host(fresh[name]), np.zeros_like(_host(fresh[name])))
+        for name in ("biases", "queries", "offsets"):
+            each = self._parameters[name]
+            value, squares = _host(each.value).copy(), _host(each.squares).copy()
+            value[k], squares[k] = 0.0, 0.0
+            each.load(value, squares)
+        self._is_dirty = True
+
     # -- state --------------------------------------------------------------------------------
 
     def touched(self) -> TouchedKeys:

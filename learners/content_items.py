@@ -83,6 +83,21 @@ class ContentItems:
             self._stored[name][item] = np.clip(vector, -_LARGEST, _LARGEST) if is_there else 0.0
         self._touched.append(np.array([item], dtype=np.int32))
 
+    def forget(self, modality: str) -> None:
+        """Nobody has this modality any more; its vectors will come from another model."""
+        column = list(self.fusion.dims).index(modality)
+        self._touched.append(np.flatnonzero(self._present[: self._n_items, column]).astype(np.int32))
+        self._present[:, column] = False
+        self._stored[modality][:] = 0.0
+        self.fusion.forget(modality)
+
+    def newcomers(self, n: int) -> Int32:
+        """At most the `n` highest slots with content and fewer events than the fusion learns towards."""
+        known = np.flatnonzero(self._present[: self._n_items].any(axis=1)).astype(np.int32)[-4 * n :]
+        _, support = self._rows(known)
+        new: Int32 = known[support < self.fusion.options.min_support][-n:]
+        return new
+
     def known(self, items: Int32) -> Bools:
         """Which of `items` (N,) have content."""
         inside = (items >= 0) & (items < self._n_items)

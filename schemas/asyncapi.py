@@ -38,12 +38,24 @@ _KIND_DESCRIPTIONS: Final = {
         "the deduplication window changes nothing. Order per user is the order in the partition."
     ),
     "item": "Catalogue metadata and content of an item; the last record of a key is the current one.",
+    "item-content": (
+        "What encoders made of an item, in one vector a modality, and why others lack. Of one item "
+        "source.offset only grows, so a reader drops a record that is older than the one it has. Vectors of "
+        "another model or version are never to be compared."
+    ),
+    "item-tags": (
+        "Tags found in an item's content, most probable first. Written before the item-content record of "
+        "the same source, which says that the item is done."
+    ),
     "snapshot": (
         "A user's current list, best first. The pair (knows.partition, knows.offset) only grows, so a "
         "reader drops a snapshot that is older than the one it has. After ttl_ms the list is stale."
     ),
     "erasure": "A request to forget the user everywhere, or the receipt that it was done.",
 }
+
+INPUTS: Final = ("event", "item", "erasure")
+"""What others write."""
 
 _CLOUD_EVENT_HEADERS: Final[JsonObject] = {
     "type": "object",
@@ -76,7 +88,7 @@ def asyncapi_document(
     """The document for the topics under `prefix`, with those of one `model`.
 
     Operations are seen from reelflow: it receives behaviour, catalogue and erasure, and sends
-    recommendations, erasure receipts, dead letters and the model.
+    item content and tags, recommendations, erasure receipts, dead letters and the model.
     """
     names = topic_names(prefix)
     carried = {
@@ -84,6 +96,8 @@ def asyncapi_document(
         names.behaviour_dlq: ("behaviourDeadLetters", ["deadLetter"]),
         names.catalogue: ("catalogue", ["item", "itemWithdrawn"]),
         names.catalogue_dlq: ("catalogueDeadLetters", ["deadLetter"]),
+        names.item_content: ("itemContent", ["item-content", "itemContentWithdrawn"]),
+        names.item_tags: ("itemTags", ["item-tags", "itemTagsWithdrawn"]),
         names.recommendations: ("recommendations", ["snapshot", "userErased"]),
         names.erasure: ("erasure", ["erasure"]),
         names.erasure_dlq: ("erasureDeadLetters", ["deadLetter"]),
@@ -100,6 +114,9 @@ def asyncapi_document(
         ("catalogue", "receive"),
         ("erasure", "receive"),
         ("recommendations", "send"),
+        ("itemContent", "send"),
+        ("itemContent", "receive"),
+        ("itemTags", "send"),
         ("erasure", "send"),
         ("behaviourDeadLetters", "send"),
         ("catalogueDeadLetters", "send"),
@@ -159,7 +176,14 @@ def _channel(spec: TopicSpec, messages: list[str], replication: int) -> JsonObje
 
 
 def _messages() -> JsonObject:
-    keys = {"event": "user_id", "item": "item_id", "snapshot": "user_id", "erasure": "user_id"}
+    keys = {
+        "event": "user_id",
+        "item": "item_id",
+        "item-content": "item_id",
+        "item-tags": "item_id",
+        "snapshot": "user_id",
+        "erasure": "user_id",
+    }
     messages: JsonObject = {}
     for kind, key in keys.items():
         messages[kind] = {
@@ -174,9 +198,11 @@ def _messages() -> JsonObject:
                 for number, example in enumerate(EXAMPLES[kind], start=1)
             ],
         }
-        if kind != "snapshot":
+        if kind in INPUTS:
             messages[kind]["headers"] = _CLOUD_EVENT_HEADERS
     messages["itemWithdrawn"] = _tombstone("itemWithdrawn", "item_id", "The item is no longer offered.")
+    for name in ("itemContentWithdrawn", "itemTagsWithdrawn"):
+        messages[name] = _tombstone(name, "item_id", "The catalogue withdrew the item.")
     messages["userErased"] = _tombstone(
         "userErased", "user_id", "The user was erased: readers forget the list."
     )

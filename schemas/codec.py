@@ -13,6 +13,11 @@ _ENCODER: Final = msgspec.json.Encoder()
 SNAPSHOTS: Final = Contract(Snapshot, "user_id")
 
 
+def json_bytes(value: msgspec.Struct) -> bytes:
+    """A public value as JSON."""
+    return _ENCODER.encode(value)
+
+
 def encode_event(event: Event) -> bytes:
     """Value of a behaviour record; its key is ``event.user_id.encode()``.
 

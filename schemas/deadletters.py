@@ -10,6 +10,8 @@ from typing import Annotated, Final, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from .media import MediaReason
+
 Reason = Literal[
     "null_value",  # an event without a value
     "message_too_large",  # longer than the contract allows
@@ -25,6 +27,7 @@ Reason = Literal[
     "late",  # behind the partition's watermark by more than the allowed lateness
     "future",  # ahead of the broker's clock by more than the allowed skew
     "capacity",  # the configured maximum of users or items is reached
+    MediaReason,  # a medium of the item is refused; stage `content`
 ]
 REASONS: Final[tuple[str, ...]] = get_args(Reason)
 
@@ -42,7 +45,8 @@ HEADER_RESENT: Final = "reelflow_resent_ms"
 HEADER_RESENT_FROM: Final = "reelflow_resent_from"
 """Of a message sent again, not of a letter: topic, partition and offset of the original, by slashes."""
 
-Stage = Literal["decode", "fold"]
+Stage = Literal["decode", "fold", "content"]
+"""Of stage `content` only what `reelflow_field` names was not used: the item itself was."""
 
 
 _Number = Annotated[str, Meta(pattern="^(0|[1-9][0-9]*)$")]

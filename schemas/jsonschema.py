@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from .content import ItemContent, ItemTags
 from .deadletters import DeadLetterHeaders
 from .records import Erasure, Event, Item, Snapshot
 
@@ -22,6 +23,8 @@ JsonObject = dict[str, Any]
 STRUCTS: Final[dict[str, type[Struct]]] = {
     "event": Event,
     "item": Item,
+    "item-content": ItemContent,
+    "item-tags": ItemTags,
     "snapshot": Snapshot,
     "erasure": Erasure,
     "dead-letter-headers": DeadLetterHeaders,
@@ -31,6 +34,8 @@ KINDS: Final = tuple(STRUCTS)
 _TITLES: Final = {
     "event": "Behaviour event",
     "item": "Catalogue item",
+    "item-content": "Vectors of an item",
+    "item-tags": "Tags found in an item",
     "snapshot": "Recommendation snapshot",
     "erasure": "Erasure request or receipt",
     "dead-letter-headers": "Headers of a dead letter",
@@ -69,6 +74,50 @@ EXAMPLES: Final[dict[str, list[JsonObject]]] = {
             "expires_ts_ms": None,
             "media": {"cover": "covers/v1001.jpg", "video": "videos/v1001.mp4", "audio": "audio/v1001.m4a"},
             "vectors": [{"modality": "image", "model": "image-encoder-1", "values": [0.1]}],
+        }
+    ],
+    "item-content": [
+        {
+            "schema_version": 1,
+            "item_id": "v1001",
+            "content_hash": "0c5a3bdc2f4f5d1e9a8b7c6d5e4f3a2b",
+            "encoders": "9f86d081884c7d659a2feaa0c55ad015",
+            "source": {"partition": 3, "offset": 902},
+            "encoded_at_ms": 1650900000480,
+            "language": "zh",
+            "labels": ["kitchen", "sound"],
+            "vectors": [
+                {
+                    "modality": "text",
+                    "model": "use-multilingual-3",
+                    "version": "0.2.1-p1",
+                    "values": "zczMPc3MTL4=",
+                }
+            ],
+            "missing": [
+                {"modality": "image", "reason": "truncated", "message": "cover: the file ends too early"},
+                {"modality": "audio", "reason": "absent", "message": ""},
+                {"modality": "video", "reason": "absent", "message": ""},
+            ],
+        }
+    ],
+    "item-tags": [
+        {
+            "schema_version": 1,
+            "item_id": "v1001",
+            "content_hash": "0c5a3bdc2f4f5d1e9a8b7c6d5e4f3a2b",
+            "encoders": "9f86d081884c7d659a2feaa0c55ad015",
+            "source": {"partition": 3, "offset": 902},
+            "n_examples": 5120,
+            "tags": [
+                {
+                    "tag": "kitchen",
+                    "probability": 0.91,
+                    "given": True,
+                    "source": "learned",
+                    "spoke": {"text": 3.1, "image": 0.0, "audio": 0.0, "video": 0.0, "tag_text": 0.4},
+                }
+            ],
         }
     ],
     "snapshot": [

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from .content_settings import ContentSettings
 from .errors import ConfigurationError
 from .signals import SignalSettings, signal_table
 from .topics import DEFAULT_MODEL, DEFAULT_PARTITIONS, DEFAULT_PREFIX
@@ -264,6 +265,25 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool,
         Meta(description="learn faster for a while when viewers turn away from their lists"),
     ] = False
+    content: Annotated[
+        bool,
+        Meta(
+            description="read item-content and item-tags: new items are recommended by what they are"
+            " ([content.md](content.md#before-anyone-has-watched-it)); needs learner.embeddings"
+        ),
+    ] = False
+    content_models: Annotated[
+        Annotated[
+            tuple[Annotated[str, Meta(pattern=r"^(text|image|audio|video)=[^:\s]+:[0-9]{1,4}$")], ...],
+            Meta(min_length=1, max_length=4),
+        ],
+        Meta(description="models of the vectors that are used, MODALITY=NAME:DIMS; others are not looked at"),
+    ] = (
+        "text=use-multilingual-3:512",
+        "image=open-nsfw-resnet:1024",
+        "audio=log-mel-statistics:192",
+        "video=frames-open-nsfw-resnet:1024",
+    )
     sync_interval_s: Annotated[
         Annotated[float, Meta(gt=0, le=60)],
         Meta(description="a separate learner publishes what changed this often, seconds"),
@@ -299,6 +319,12 @@ class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[float, Meta(ge=0, le=1_000)],
         Meta(description="heat that every open room is given in the draw of a list's room"),
     ] = 0.5
+    content_exploration: Annotated[
+        Ratio,
+        Meta(
+            description="share of a list's places for new items near its user, one at most (learner.content)"
+        ),
+    ] = 0.05
     order_weights: Annotated[
         OrderSettings,
         Meta(
@@ -336,6 +362,13 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_body_bytes: Annotated[PositiveInt, Meta(description="largest request body")] = 1_048_576
     max_streams: Annotated[PositiveInt, Meta(description="most open event streams")] = 1_000
     max_users: Annotated[PositiveInt, Meta(description="users whose newest list is kept in memory")] = 200_000
+    search: Annotated[
+        bool,
+        Meta(
+            description="hold the vectors of item-content in memory, for `GET /v1/search` and what is similar"
+            " to items without events; needs the extra content"
+        ),
+    ] = False
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -346,6 +379,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learner: LearnerSettings = LearnerSettings()
     ranker: RankerSettings = RankerSettings()
     gateway: GatewaySettings = GatewaySettings()
+    content: ContentSettings = ContentSettings()
     signals: SignalSettings = SignalSettings()
 
 
@@ -355,6 +389,7 @@ _SECTIONS: dict[str, type[Struct]] = {
     "learner": LearnerSettings,
     "ranker": RankerSettings,
     "gateway": GatewaySettings,
+    "content": ContentSettings,
     "signals": SignalSettings,
 }
 

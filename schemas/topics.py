@@ -39,6 +39,8 @@ class TopicNames(Struct, frozen=True, kw_only=True):
     behaviour_dlq: str
     catalogue: str
     catalogue_dlq: str
+    item_content: str
+    item_tags: str
     recommendations: str
     erasure: str
     erasure_dlq: str
@@ -58,6 +60,8 @@ def topic_names(prefix: str = DEFAULT_PREFIX) -> TopicNames:
         behaviour_dlq=f"{behaviour}.dlq",
         catalogue=catalogue,
         catalogue_dlq=f"{catalogue}.dlq",
+        item_content=f"{prefix}.item-content.v1",
+        item_tags=f"{prefix}.item-tags.v1",
         recommendations=f"{prefix}.recommendations.v1",
         erasure=erasure,
         erasure_dlq=f"{erasure}.dlq",
@@ -184,6 +188,20 @@ def topic_specs(
             key="original key",
             what="catalogue items that could not be used",
             configs=dict(dead),
+        ),
+        TopicSpec(
+            name=names.item_content,
+            partitions=partitions,
+            key="item_id",
+            what="vectors of items by modality, from the content worker; null for a withdrawn item",
+            configs=compact | log_time | size,
+        ),
+        TopicSpec(
+            name=names.item_tags,
+            partitions=partitions,
+            key="item_id",
+            what="tags found in items, from the content worker; null for a withdrawn item",
+            configs=compact | log_time | size,
         ),
         TopicSpec(
             name=names.recommendations,

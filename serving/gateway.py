@@ -18,10 +18,10 @@ from starlette.types import Scope
 
 from schemas.settings import Settings
 
-from . import gateway_events, gateway_health, gateway_lists, gateway_score
+from . import gateway_content, gateway_events, gateway_health, gateway_lists, gateway_score
 from .gateway_http import Observed, add_error_handlers
 from .gateway_openapi import describe
-from .gateway_state import Gateway
+from .gateway_state import Finder, Gateway
 
 PAGE: Final = Path(__file__).parent / "page"
 
@@ -42,6 +42,7 @@ def create_app(
     consumer: Mapping[str, Any],
     producer: Mapping[str, Any],
     acknowledge_s: float = 5.0,
+    finder: Finder | None = None,
 ) -> FastAPI:
     """Build the gateway's application; its parts start and stop with the server's lifespan.
 
@@ -55,6 +56,8 @@ def create_app(
         confluent-kafka configuration with ``partitioner`` murmur2_random.
     acknowledge_s : float
         A posted event that the broker has not acknowledged by then is answered with 503.
+    finder : Finder, optional
+        Finds items by their content; it starts and stops with the gateway.
 
     Returns
     -------
@@ -62,7 +65,9 @@ def create_app(
         Its ``state.gateway`` is the `Gateway`; ``state.gateway.streams.stop()`` ends the event
         streams, which a server must do before it waits for open connections.
     """
-    gateway = Gateway(settings, consumer=consumer, producer=producer, acknowledge_s=acknowledge_s)
+    gateway = Gateway(
+        settings, consumer=consumer, producer=producer, acknowledge_s=acknowledge_s, finder=finder
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -82,7 +87,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.gateway = gateway
-    for module in (gateway_lists, gateway_score, gateway_events, gateway_health):
+    for module in (gateway_lists, gateway_content, gateway_score, gateway_events, gateway_health):
         app.include_router(module.router)
     add_error_handlers(app)
     describe(app)

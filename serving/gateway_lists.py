@@ -14,7 +14,16 @@ from schemas.errors import UnavailableError
 from schemas.records import MAX_ID_CHARS, Reason, RecommendedItem, Snapshot
 
 from .gateway_http import GatewayError, answer
-from .gateway_models import ErrorBody, Items, Recommendations, SimilarItems, Stats, UserEvents, served
+from .gateway_models import (
+    ErrorBody,
+    Items,
+    Recommendations,
+    ScoredItem,
+    SimilarItems,
+    Stats,
+    UserEvents,
+    served,
+)
 from .gateway_openapi import answers, stream_of
 from .gateway_state import Gateway, GatewayOf, ItemId, Limit, UserId
 from .gateway_streams import EventStream, Mailbox, sse
@@ -126,8 +135,13 @@ async def user_events(user_id: UserId, gateway: GatewayOf) -> Response:
     summary="Items close to an item",
 )
 async def similar(item_id: ItemId, gateway: GatewayOf, limit: Limit = 20) -> Response:
-    """Ask the worker, who holds the model."""
+    """Ask the worker, who holds the model; of an item without events, what is near it by its content."""
     found = await gateway.worker.similar(item_id, limit)
+    if gateway.finder is not None and (found is None or not found.items):
+        near = await asyncio.to_thread(gateway.finder.similar, item_id, limit)
+        if near is not None:
+            items = [ScoredItem(item_id=other, score=round(score, 6)) for other, score in near]
+            return answer(SimilarItems(item_id=item_id, items=items))
     if found is None:
         raise GatewayError(404, "the worker does not know this item", field="item_id")
     return answer(found)

@@ -84,6 +84,13 @@ class SimilarItems(Struct, frozen=True, kw_only=True):
     items: list[ScoredItem]
 
 
+class FoundItems(Struct, frozen=True, kw_only=True):
+    """Items whose titles mean what was asked, best first; a score is the cosine of the two texts."""
+
+    query: str
+    items: list[ScoredItem]
+
+
 class PopularItems(Struct, frozen=True, kw_only=True):
     """What is popular now, best first."""
 
@@ -232,6 +239,7 @@ ALL_MODELS: tuple[Any, ...] = (
     EventsAccepted,
     Recommendations,
     SimilarItems,
+    FoundItems,
     UserEvents,
     ScoreRequest,
     Probabilities,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import Depends, Path, Query, Request
 
@@ -22,6 +22,22 @@ from .reader import RecommendationsReader
 _BROKER_CHECK_KEPT_S: Final = 1.0
 
 
+class Finder(Protocol):
+    """Finds items by their content; from any thread."""
+
+    def start(self) -> None:
+        """Begin to learn what items are."""
+
+    def close(self) -> None:
+        """End it."""
+
+    def similar(self, item_id: str, limit: int) -> list[tuple[str, float]] | None:
+        """Items near an item, and how near; None for one that is not known."""
+
+    def search(self, query: str, limit: int) -> list[tuple[str, float]]:
+        """Items near a text."""
+
+
 class Gateway:
     """The parts of one gateway; `open` and `close` frame its life inside the event loop.
 
@@ -34,6 +50,8 @@ class Gateway:
         Configuration of the confluent-kafka producer.
     acknowledge_s : float
         How long a posted event may take to be acknowledged.
+    finder : Finder, optional
+        Without one nothing is found by content.
     """
 
     def __init__(
@@ -43,7 +61,9 @@ class Gateway:
         consumer: Mapping[str, Any],
         producer: Mapping[str, Any],
         acknowledge_s: float = 5.0,
+        finder: Finder | None = None,
     ) -> None:
+        self.finder = finder
         names = topic_names(settings.kafka.prefix)
         self.settings = settings
         self.metrics = GatewayMetrics()
@@ -72,11 +92,15 @@ class Gateway:
         self._events = EventsIn(self._producer_config, self._behaviour, timeout_s=self._acknowledge_s)
         await self.worker.open()
         self.reader.start()
+        if self.finder is not None:
+            self.finder.start()
 
     async def close(self) -> None:
         """Stop them; streams end first."""
         self.streams.stop()
         await self.worker.close()
+        if self.finder is not None:
+            await asyncio.to_thread(self.finder.close)
         await asyncio.to_thread(self.reader.close)
         await asyncio.to_thread(self.events.close)
 

@@ -68,6 +68,17 @@ class WorkerMetrics:
         self.catalogue_items = Counter(
             "reelflow_catalogue_items", "Catalogue messages by outcome", ["outcome"], registry=registry
         )
+        self.content_records = Counter(
+            "reelflow_content_records",
+            "Records of item-content and item-tags by outcome: taken, withdrawn, refused",
+            ["outcome"],
+            registry=registry,
+        )
+        self.new_items_listed = Counter(
+            "reelflow_new_items_listed",
+            "Places of lists given to new items by their content",
+            registry=registry,
+        )
         self.snapshots = Counter(
             "reelflow_snapshots", "Snapshots acknowledged by the broker", registry=registry
         )

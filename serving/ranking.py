@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDING", "POPULARITY", "SOURCES", "TRANSITIONS", "Ranked", "Ranker"]
 
-SOURCES: Final = ("transitions", "embedding", "popularity", "neighbours", "exploration")
+SOURCES: Final = ("transitions", "embedding", "popularity", "neighbours", "exploration", "content")
 EXPLORATION: Final = SOURCES.index("exploration")
+CONTENT: Final = SOURCES.index("content")
 """Names by code of `Ranked.sources`."""
 
 N_LAST: Final = 8

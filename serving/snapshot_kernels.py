@@ -52,8 +52,10 @@ MAX_DIGITS: Final = 20
     OFFSET,
     EXPLORE,
     AFTER_EXPLORE,
+    CONTENT,
+    AFTER_CONTENT,
     N_TEXTS,
-) = range(22)
+) = range(24)
 
 
 class Fragments(NamedTuple):
@@ -256,6 +258,10 @@ def write_snapshots(
                 p = put(out, p, td, te[EXPLORE], te[EXPLORE + 1])
                 p = put_ratio(out, p, propensities[i, j] if len(propensities) else np.float32(1.0))
                 p = put(out, p, td, te[AFTER_EXPLORE], te[AFTER_EXPLORE + 1])
+            elif sources[i, j] == 5:
+                p = put(out, p, td, te[CONTENT], te[CONTENT + 1])
+                p = put_ratio(out, p, propensities[i, j] if len(propensities) else np.float32(1.0))
+                p = put(out, p, td, te[AFTER_CONTENT], te[AFTER_CONTENT + 1])
             elif sources[i, j] == 1:
                 p = put(out, p, td, te[TASTE], te[TASTE + 1])
             else:

@@ -239,6 +239,8 @@ class SnapshotEncoder:
             ',"offset":',
             ',"source":"exploration","propensity":0.',
             ',"reasons":[{"kind":"explore"}]}',
+            ',"source":"content","propensity":0.',
+            ',"reasons":[{"kind":"new"}]}',
         ]
         encoded = [text.encode() for text in texts]
         ends = np.zeros(len(texts) + 1, dtype=np.int64)

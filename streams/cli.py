@@ -17,6 +17,7 @@ COMMANDS = {
     "broker": "run a local Apache Kafka broker",
     "checkpoint": "list, inspect, verify and restore stored state",
     "config": "print the resolved settings",
+    "content-worker": "read what items are: vectors and tags of titles, covers, sounds and videos",
     "demo": "broker, topics, worker, gateway and real events, all at once",
     "dlq": "look at dead letters, send them again",
     "evaluate": "measure how well learners rank what comes next",
@@ -45,7 +46,7 @@ class LazyGroup(click.Group):
         """Import the command when it is asked for."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"streams.commands.{cmd_name}").command
+        command = importlib.import_module(f"streams.commands.{cmd_name.replace('-', '_')}").command
         if not isinstance(command, click.Command):
             raise TypeError(f"streams.commands.{cmd_name}.command is not a click command")
         return command

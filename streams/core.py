@@ -183,6 +183,11 @@ class WorkerCore:
         """Whether lists are being published."""
         return self.held.caught_up and not self.not_ready_because
 
+    @property
+    def n_done(self) -> int:
+        """Events applied."""
+        return self.held.counts().applied
+
     def recovered_ratio(self) -> float:
         """Share of the log at start that has been folded; 1 when caught up."""
         return self.held.recovered_ratio()
@@ -235,11 +240,14 @@ class WorkerCore:
             self.model.adapt()
             return
         for noted in entry.runs:
-            if noted.topic == self.names.catalogue:
-                self.held.shelves.setdefault(noted.partition, Shelf(next_offset=noted.first))
-            elif noted.partition not in self.held.partitions:
+            shelves = self.held.shelved.get(noted.topic)
+            if shelves is not None:
+                shelves.setdefault(noted.partition, Shelf(next_offset=noted.first))
+            elif noted.topic == self.names.behaviour and noted.partition not in self.held.partitions:
                 self.held.begin(noted.partition, noted.first)
-        self._ingest(runs, entry.sequence, reports=False)
+        # Content that was read before learner.content was turned off is not learned any more.
+        known = {*self.held.shelved, self.names.behaviour}
+        self._ingest([run for run in runs if run.topic in known], entry.sequence, reports=False)
 
     def settle(self) -> None:
         """Forget what ranking caches: what follows a cut depends on nothing that is not in it."""
@@ -267,7 +275,7 @@ class WorkerCore:
             place = (run.topic, run.partition)
             first = positions.get(place, self.position(*place) or 0)
             positions[place] = run.next_offset
-            by_value = run.topic == self.names.catalogue  # compaction may remove what was read
+            by_value = run.topic in self.held.shelved  # compaction may remove what was read
             noted.append(
                 JournalRun(
                     topic=run.topic,
@@ -284,11 +292,11 @@ class WorkerCore:
 
     def _ingest(self, runs: list[RecordRun], sequence: int, *, reports: bool = True) -> None:
         self.sequence = sequence
-        catalogue = self.names.catalogue
+        shelved = self.held.shelved
         for run in runs:
-            if run.topic == catalogue:
+            if run.topic in shelved:
                 self._intake.shelve(run, sequence)
-        behaviour = [run for run in runs if run.topic != catalogue]
+        behaviour = [run for run in runs if run.topic not in shelved]
         folded = self._intake.fold_many(behaviour, sequence, reports=reports)
         if folded:
             self._learn(folded, reports=reports)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MODEL: Final = "model"
 USER: Final = "user-"
+CONTENT: Final = "content"
+"""Name of the learner that knows what items are."""
 
 
 class Captured(Struct, kw_only=True):
@@ -123,9 +125,14 @@ def restore(core: WorkerCore, sequence: int, meta: Mapping[str, Any], units: Map
         raise StateError(f"the checkpoint lacks its unit {MODEL!r}")
     core.model.restore(units[MODEL], meta["lineage"])
     for (topic, partition), offset in positions_of(meta).items():
-        if topic == core.names.catalogue:
-            core.held.shelves[partition] = Shelf(next_offset=offset, end_at_start=offset)
+        shelves = core.held.shelved.get(topic)
+        if shelves is not None:
+            # Where the state knows no content, the topics made of the catalogue are read from the beginning.
+            if topic == core.names.catalogue or f"{CONTENT}.own" in units[MODEL]:
+                shelves[partition] = Shelf(next_offset=offset, end_at_start=offset)
             continue
+        if topic in {core.names.item_content, core.names.item_tags}:
+            continue  # learner.content was on then
         arrays = units.get(f"{USER}{partition}")
         if topic != core.names.behaviour or arrays is None:
             raise StateError(f"the checkpoint names {topic}[{partition}] and has no state for it")
@@ -160,6 +167,8 @@ def settings_of_state(settings: Settings) -> dict[str, Any]:
     )  # fmt: skip
     if learner.probabilities:
         names = (*names, "probability_bits")
+    if learner.content:
+        names = (*names, "content_models")
     return {
         "kafka.partitions": settings.kafka.partitions,
         # Of the key only what shows that it is another one.
@@ -190,6 +199,7 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
             "ranker.exclude_seen": settings.ranker.exclude_seen,
         }
         | _fold_of_probabilities(settings)
+        | ({"learner.content": True} if settings.learner.content else {})
         | {f"signals.{name}": values for name, values in entries(settings.signals).items()}
     )
 

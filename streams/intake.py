@@ -7,9 +7,11 @@ from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
+import structlog
 
 from learners.user_state import ALREADY_APPLIED, DUPLICATE, FUTURE, LATE, WRONG_PARTITION, Folded
 from schemas.checks import decode_item, withdrawn_item_id
+from schemas.content import TAGS, ItemContent, ItemTags, decode_content
 from schemas.deadletters import Reason, Rejected, Stage
 from schemas.decoding import Scanned, decode_events, rejected_at, scan_run
 from schemas.errors import ContractError
@@ -19,11 +21,14 @@ from schemas.learner import Interactions
 from schemas.records import Item
 from schemas.runs import EventBatch, Int8, Int32, RecordRun
 from schemas.settings import Settings
+from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
 from .drift_watch import DriftWatch
 from .letters import LetterWriter
-from .partition import Holdings, Partition
+from .partition import Holdings, Partition, Shelf
+
+log = structlog.get_logger(__name__)
 
 FOLD_REASONS: Final[dict[int, tuple[Reason, str]]] = {
     LATE: ("late", "behind the partition's watermark by more than worker.lateness_ms"),
@@ -58,6 +63,15 @@ class Names(Protocol):
 
     def withdraw(self, item_id: str) -> None:
         """Withdraw an item."""
+
+    def put_content(self, content: ItemContent) -> None:
+        """Take in an item's vectors."""
+
+    def put_tags(self, found: ItemTags) -> None:
+        """Take in the tags found in an item."""
+
+    def drop_content(self, item_id: str) -> None:
+        """An item has neither any more."""
 
 
 class Intake:
@@ -94,6 +108,7 @@ class Intake:
         self._letters = letters
         self._metrics = metrics
         self._hash_key = int(settings.worker.hash_key, 16)
+        self._names = topic_names(settings.kafka.prefix)
         self._sequence = 0
 
     def fold(self, run: RecordRun, sequence: int, *, reports: bool = True) -> Interactions | None:
@@ -195,8 +210,35 @@ class Intake:
         return part.model_users[users]
 
     def shelve(self, run: RecordRun, sequence: int) -> None:
-        """Take in a run of the catalogue, message by message: there are few, and each is its own."""
-        shelf = self._held.shelves[run.partition]
+        """Take in a run of the catalogue or of what was made of it, message by message: there are few."""
+        shelf = self._held.shelved[run.topic][run.partition]
+        if run.topic == self._names.catalogue:
+            self._shelve_items(run, shelf, sequence)
+        else:
+            self._shelve_content(run)
+        shelf.next_offset = max(shelf.next_offset, run.next_offset)
+
+    def _shelve_content(self, run: RecordRun) -> None:
+        """Vectors and tags; what breaks the contract is counted: nobody but us writes these topics."""
+        outcomes = self._metrics.content_records
+        with_vectors = run.topic == self._names.item_content
+        for key, value in zip(run.keys, run.values, strict=True):
+            try:
+                if value is None:
+                    if with_vectors:
+                        self._model.drop_content(withdrawn_item_id(key))
+                    outcomes.labels("withdrawn").inc()
+                    continue
+                if with_vectors:
+                    self._model.put_content(decode_content(value, key))
+                else:
+                    self._model.put_tags(TAGS.decode_keyed(value, key))
+                outcomes.labels("taken").inc()
+            except ContractError as error:
+                outcomes.labels("refused").inc()
+                log.warning("content_record_refused", topic=run.topic, cause=str(error)[:200])
+
+    def _shelve_items(self, run: RecordRun, shelf: Shelf, sequence: int) -> None:
         outcomes = self._metrics.catalogue_items
         for index, (key, value) in enumerate(zip(run.keys, run.values, strict=True)):
             try:
@@ -211,7 +253,6 @@ class Intake:
                 if self._letters is not None and int(run.offsets[index]) >= shelf.live_from:
                     self._metrics.dead_letters.labels("catalogue", error.reason).inc()
                     self._letters.send(run, rejected_at(index, error), "decode", sequence)
-        shelf.next_offset = max(shelf.next_offset, run.next_offset)
 
     def _account(self, part: Partition, run: RecordRun, batch: EventBatch, status: Int8) -> None:
         """Count what was not applied, and bury what has a reason."""

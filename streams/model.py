@@ -23,6 +23,7 @@ from learners.popularity import is_available
 from learners.signals import is_evidence
 from learners.state import check_finite, digest_arrays, digest_texts, taken
 from learners.tags import TagChain
+from schemas.content import ItemContent, ItemTags
 from schemas.errors import ConfigurationError, StateError
 from schemas.fork_join import ALONE, ForkJoin
 from schemas.interning import Interner
@@ -30,12 +31,13 @@ from schemas.learner import Arrays, Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
 from schemas.runs import Float32, Int32
 from schemas.settings import LearnerSettings, RankerSettings
+from serving.fresh import Newcomers
 from serving.ordering import DEPTH, Ordering, is_mixed
 from serving.ranking import Ranked
 from serving.rooms import Rooms
 
 from .catalogue import Catalogue
-from .model_parts import build_parts
+from .model_parts import build_content, build_parts
 from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
 from .probabilities import MOST_LEARNED, asked_at_ms, build_probability, describe_all, describe_item
 from .scoring_budget import ScoringBudget
@@ -99,6 +101,7 @@ class Model:
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
         self.ranker, self.device = parts.ranker, parts.device
         self.probability = build_probability(learner) if learner.probabilities else None
+        self.content = build_content(learner, self.embeddings) if learner.content else None
         self._ordering = (
             Ordering(self.probability, ranker.order_weights)
             if mixed and self.probability is not None
@@ -158,6 +161,8 @@ class Model:
             if self.embeddings is not None and is_chosen(i, n, n_chosen(n, STEPPED)):
                 for stepped in self._stepped:
                     stepped.learn_many(part)
+                if self.content is not None:
+                    self.content.learn_many(part)
                 discarded = self.embeddings.discarded_steps
                 self.embeddings.learn_many(part)
                 learned.stepped += len(part)
@@ -262,7 +267,8 @@ class Model:
     def put_item(self, item: Item) -> None:
         """Take in catalogue facts."""
         slot = self.catalogue.put(item)
-        self.tags.set_item_tags(slot, item.tags)
+        found = self.content.tags_of(slot) if self.content is not None else []
+        self.tags.set_item_tags(slot, item.tags or found)
         facts = self.catalogue.facts(slot)
         if self.probability is not None and facts is not None:
             describe_item(self.probability, slot, facts)
@@ -270,6 +276,35 @@ class Model:
     def withdraw(self, item_id: str) -> None:
         """Withdraw an item."""
         self.catalogue.withdraw(item_id)
+
+    def put_content(self, content: ItemContent) -> None:
+        """Take in an item's vectors."""
+        slot = self._slot(content.item_id)
+        if self.content is not None and slot >= 0:
+            self.content.put(slot, content)
+
+    def put_tags(self, found: ItemTags) -> None:
+        """Take in the tags found in an item; they stand in for those of a catalogue that has none."""
+        slot = self._slot(found.item_id)
+        if self.content is not None and slot >= 0:
+            tags = self.content.put_tags(slot, found)
+            facts = self.catalogue.facts(slot)
+            if facts is None or not facts.tags:
+                self.tags.set_item_tags(slot, tags)
+
+    def drop_content(self, item_id: str) -> None:
+        """An item has no content any more."""
+        slot = self.items.find(item_id)
+        if self.content is not None and slot >= 0:
+            self.content.drop(slot)
+
+    def newcomers(self, contexts: Contexts, withdrawn: Bools) -> Newcomers | None:
+        """New items as users see them; None where it is not known what items are."""
+        return None if self.content is None else self.content.newcomers(contexts, withdrawn)
+
+    def _slot(self, item_id: str) -> int:
+        """Slot of an item; -1 where `learner.max_items` are known and it is another."""
+        return int(self.items.get(item_id))
 
     # -- state ----------------------------------------------------------------------------------
 
@@ -322,6 +357,7 @@ class Model:
             self.heat,
             self.probability,
             self.adaptation,
+            self.content,
         )  # the state may be of when these were off, or unknown
         for learner in self._learners():
             own = _below(arrays, learner.name)
@@ -353,6 +389,8 @@ class Model:
         found: list[Any] = [*self._counters, self.heat, *self._stepped, self.gate, self.adaptation]
         if self.probability is not None:
             found.append(self.probability)
+        if self.content is not None:
+            found.append(self.content)
         return found if self.embeddings is None else [*found, self.embeddings]
 
     def popular(self, limit: int, withdrawn: Bools) -> tuple[Int32, Float32]:

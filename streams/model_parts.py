@@ -10,6 +10,7 @@ from learners.blend import Gate
 from learners.heat import RoomHeat
 from learners.popularity import Popularity
 from learners.transitions import Transitions
+from schemas.errors import ConfigurationError
 from schemas.fork_join import ALONE, ForkJoin
 from schemas.settings import LearnerSettings, RankerSettings
 from serving.ranking import Ranker
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from learners.embeddings import Embeddings
     from learners.mixture import Mixture
     from serving.recommender import Recommender
+
+    from .item_contents import ItemContents
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000
@@ -37,6 +40,21 @@ class Parts(Struct, kw_only=True):
     ease: Ease | None = None
     ranker: Ranker | Recommender
     device: str = "none"
+
+
+def build_content(learner: LearnerSettings, embeddings: Embeddings | None) -> ItemContents:
+    """What knows items by their content.
+
+    Raises
+    ------
+    ConfigurationError
+        There are no item rows to learn towards.
+    """
+    if embeddings is None:
+        raise ConfigurationError("learner.content", "needs learner.embeddings")
+    from .item_contents import ItemContents
+
+    return ItemContents(embeddings, learner)
 
 
 def half_lives_of(embeddings: bool, configured: tuple[float, ...]) -> tuple[float, ...]:

@@ -85,12 +85,19 @@ class Partition(Struct, kw_only=True):
 
 
 class Shelf(Struct, kw_only=True):
-    """A catalogue partition; offsets as in `Partition`."""
+    """A partition of the catalogue, or of what was made of it; offsets as in `Partition`."""
 
     next_offset: int
     live_from: int = 0
     end_at_start: int = 0
     end_seen: int = 0
+
+
+def shelved_topics(settings: Settings) -> tuple[str, ...]:
+    """Compacted inputs that a model is folded from beside behaviour; the catalogue first."""
+    names = topic_names(settings.kafka.prefix)
+    made_of_it = (names.item_content, names.item_tags) if settings.learner.content else ()
+    return (names.catalogue, *made_of_it)
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
@@ -118,6 +125,9 @@ class Holdings:
         self.shelves: dict[int, Shelf] = {}
         self._settings = settings
         self._signals = signal_table(settings.signals)
+        self.shelved = {topic: dict[int, Shelf]() for topic in shelved_topics(settings)}
+        """Partitions of each compacted input."""
+        self.shelved[topic_names(settings.kafka.prefix).catalogue] = self.shelves
         self._names = topic_names(settings.kafka.prefix)
         self._published_before = published_before
 
@@ -135,8 +145,8 @@ class Holdings:
             Committed is what this worker never read: another one wrote meanwhile, or the topic
             was created anew.
         """
-        is_catalogue = topic == self._names.catalogue
-        held: Partition | Shelf | None = (self.shelves if is_catalogue else self.partitions).get(partition)
+        shelves = self.shelved.get(topic)
+        held = self._of(topic, partition)
         if committed is not None and committed > end:
             raise StateError(
                 f"{topic}[{partition}] ends at offset {end} but {committed} is committed: the topic was"
@@ -153,9 +163,9 @@ class Holdings:
             if isinstance(held, Shelf):
                 held.end_at_start = max(held.end_at_start, end)
             return max(0, start - position)
-        if is_catalogue:
+        if shelves is not None:
             # Lists wait for the catalogue however new it is: it says what was withdrawn.
-            self.shelves[partition] = Shelf(
+            shelves[partition] = Shelf(
                 next_offset=start, live_from=committed or 0, end_at_start=end, end_seen=end
             )
             return 0  # a compacted log keeps every key
@@ -195,23 +205,28 @@ class Holdings:
             signals=self._signals,
         )
 
+    def _of(self, topic: str, partition: int) -> Partition | Shelf | None:
+        if topic == self._names.behaviour:
+            return self.partitions.get(partition)
+        return self.shelved.get(topic, {}).get(partition)
+
     def position(self, topic: str, partition: int) -> int | None:
         """Offset next to read, None before the partition was ever held."""
-        held: Partition | Shelf | None = (
-            self.shelves if topic == self._names.catalogue else self.partitions
-        ).get(partition)
+        held = self._of(topic, partition)
         return None if held is None else held.next_offset
 
     def positions(self) -> dict[tuple[str, int], int]:
         """Position next to read of everything held."""
-        behaviour, catalogue = self._names.behaviour, self._names.catalogue
+        behaviour = self._names.behaviour
         return {(behaviour, index): part.next_offset for index, part in self.partitions.items()} | {
-            (catalogue, index): shelf.next_offset for index, shelf in self.shelves.items()
+            (topic, index): shelf.next_offset
+            for topic, shelves in self.shelved.items()
+            for index, shelf in shelves.items()
         }
 
     def see_end(self, topic: str, partition: int, end: int) -> None:
         """Note the log end that the consumer knows."""
-        held = (self.shelves if topic == self._names.catalogue else self.partitions).get(partition)
+        held = self._of(topic, partition)
         if held is not None:
             held.end_seen = max(held.end_seen, end)
 
@@ -221,7 +236,11 @@ class Holdings:
         return (
             bool(self.partitions)
             and all(part.caught_up for part in self.partitions.values())
-            and all(shelf.next_offset >= shelf.end_at_start for shelf in self.shelves.values())
+            and all(
+                shelf.next_offset >= shelf.end_at_start
+                for shelves in self.shelved.values()
+                for shelf in shelves.values()
+            )
         )
 
     def recovered_ratio(self) -> float:

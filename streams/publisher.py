@@ -15,6 +15,7 @@ from schemas.learner import Contexts
 from schemas.runs import Int32, Int64
 from schemas.settings import Settings
 from schemas.topics import topic_names
+from serving.fresh import Newcomers, place_new
 from serving.metrics import WorkerMetrics
 from serving.ranking import Ranked
 from serving.rooms import Rooms, place_rooms
@@ -78,6 +79,9 @@ class ListModel(Protocol):
     def rooms(self, now_ms: int) -> Rooms:
         """Live rooms that are open."""
 
+    def newcomers(self, contexts: Contexts, withdrawn: Bools) -> Newcomers | None:
+        """New items as users see them; None where nobody knows what items are."""
+
     def state_slots(self, items: Int32) -> Int32:
         """Slots of user state of listed items, any shape."""
 
@@ -127,6 +131,7 @@ class Publisher:
     ) -> None:
         self._refresh = RefreshInterval(settings.worker.refresh_interval_ms / 1000)
         self._exploration = settings.ranker.live_exploration
+        self._content_exploration = settings.ranker.content_exploration
         self._list_size = settings.ranker.list_size
         self._topic = topic_names(settings.kafka.prefix).recommendations
         self._model_name = settings.worker.model_name
@@ -258,6 +263,12 @@ class Publisher:
             ranked = self._model.ordered(ranked, contexts, self._list_size)
             offsets = np.concatenate([d.part.state.last_offset[d.told.users] for d in due])
             wanted = np.asarray(self._model.facts.is_live(contexts.history).any(axis=1))
+            new = self._model.newcomers(contexts, withdrawn)
+            if new is not None:
+                past = np.concatenate([seen, contexts.history], axis=1)
+                is_known = contexts.history[:, -1] >= 0
+                n_new = place_new(ranked, new, is_known, past, offsets, self._content_exploration)
+                self._metrics.new_items_listed.inc(n_new)
             if wanted.any():
                 rooms = self._model.rooms(contexts.now_ms)
                 place_rooms(ranked, rooms, wanted, seen, offsets, self._exploration)

@@ -283,6 +283,11 @@ class RankerCore:
         """Whether lists are being published for every partition held, and there are such."""
         return not self._reason()
 
+    @property
+    def n_done(self) -> int:
+        """Events applied."""
+        return self.held.counts().applied
+
     def _reason(self) -> str:
         if self.not_ready_because:
             return self.not_ready_because

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.state import grown
+from schemas.content import ItemContent, ItemTags
 from schemas.interning import Interner
 from schemas.learner import Contexts
 from schemas.records import Item
 from schemas.runs import Int32
 from schemas.settings import Settings
+from serving.fresh import Newcomers
 from serving.ranking import Ranked
 from serving.rooms import Rooms
 
@@ -124,6 +126,10 @@ class RankerModel:
         """The first `k` places of lists: what a mix needs stays with the learner."""
         return ranked.first(k)
 
+    def newcomers(self, contexts: Contexts, withdrawn: Bools) -> Newcomers | None:
+        """None: content stays with those who learn."""
+        return None
+
     def rooms(self, now_ms: int) -> Rooms:
         """Live rooms that are open and that the model has named, and their heat."""
         slots = self.facts.rooms(now_ms)
@@ -158,6 +164,15 @@ class LocalNames:
     def withdraw(self, item_id: str) -> None:
         """Withdraw an item."""
         self.facts.withdraw(item_id)
+
+    def put_content(self, content: ItemContent) -> None:
+        """Content stays with those who learn."""
+
+    def put_tags(self, found: ItemTags) -> None:
+        """As `put_content`."""
+
+    def drop_content(self, item_id: str) -> None:
+        """As `put_content`."""
 
 
 class _Availability:

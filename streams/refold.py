@@ -17,7 +17,7 @@ AT_ONCE = 16_384
 
 
 def refold_log(settings: Settings, *, with_digest: bool) -> dict[str, Any]:
-    """Fold catalogue and behaviour log from their beginnings to their ends as of now.
+    """Fold catalogue, what was made of it where that is learned, and behaviour from their beginnings on.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def refold_log(settings: Settings, *, with_digest: bool) -> dict[str, Any]:
     reader = KafkaLogReader(settings.kafka)
     try:
         bounds: dict[Place, tuple[int, int]] = {}
-        for topic in (core.names.catalogue, core.names.behaviour):
+        for topic in (*core.held.shelved, core.names.behaviour):
             for partition in range(settings.kafka.partitions):
                 bounds[topic, partition] = reader.begins(topic, partition), reader.ends(topic, partition)
         reader.start({place: first for place, (first, end) in bounds.items() if first < end})

@@ -14,19 +14,18 @@ from typing import Any, Protocol
 import structlog
 from faust.types import TP, StreamT
 from mode import Service
+from prometheus_client import Gauge
 
 from schemas.errors import StateError, TopicError
 from schemas.runs import RecordRun
 from schemas.settings import Settings
 from schemas.topics import TopicNames, model_topics
-from serving.metrics import WorkerMetrics
 
 from .batch_topic import BatchOptions, batch_topic
 from .commits import Positions
 from .context import collect_rarely
 from .faust_app import ReelflowApp
 from .learner_thread import Core, LearnerThread
-from .partition import Holdings
 from .topics import partition_counts
 from .transport import Consumer, commit
 from .worker_port import Telling, WorkerPort
@@ -58,14 +57,39 @@ def end_within(seconds: float, code: int) -> None:
     timer.start()
 
 
+class RoleMetrics(Protocol):
+    """What the service measures itself."""
+
+    @property
+    def queue_runs(self) -> Gauge:
+        """Runs that wait for the thread."""
+
+
+class RoleHoldings(Protocol):
+    """What the service tells and asks of the partitions held."""
+
+    def see_end(self, topic: str, partition: int, end: int) -> None:
+        """Note the log end that the consumer knows."""
+
+
 class RoleCore(Core, Protocol):
     """What the service asks of a role's core."""
 
-    metrics: WorkerMetrics
     names: TopicNames
-    held: Holdings
     n_committed: int
     not_ready_because: str
+
+    @property
+    def metrics(self) -> RoleMetrics:
+        """The role's metrics."""
+
+    @property
+    def held(self) -> RoleHoldings:
+        """The partitions held."""
+
+    @property
+    def n_done(self) -> int:
+        """Records dealt with, for the log."""
 
     def safe_positions(self) -> Positions:
         """What may be committed."""
@@ -135,11 +159,15 @@ class RoleService(Service):
 
         async def agent(stream: StreamT[RecordRun]) -> None:
             async for run in stream:
+                await self.room()
                 # What waits for a place while a rebalance passes would come after the state that it
                 # does not follow on; the new assignment reads it again.
                 await thread.submit(run, partial(_is_epoch, app, _epoch(app)))
 
         self._app.agent(batch_topic(self._app, topic, options), name=topic)(agent)
+
+    async def room(self) -> None:
+        """Wait until more may be read, for roles whose work goes on behind the thread."""
 
     # -- tasks ----------------------------------------------------------------------------------
 
@@ -225,7 +253,7 @@ class RoleService(Service):
             answering = isinstance(app.consumer, Consumer) and app.consumer.broker_silent_s() < ANSWERING_S
             if safe and answering:  # recovery does not need it
                 await commit(app, safe)
-        log.info("drained", events_applied=self._role.held.counts().applied)
+        log.info("drained", records_done=self._role.n_done)
         end_within(EXIT_S, 1 if app is not None and app.crashed else 0)
 
     def settle(self) -> None:

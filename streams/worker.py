@@ -157,7 +157,7 @@ def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
 
 
 def read_all(app: ReelflowApp, service: WorkerService, settings: Settings) -> None:
-    """Read behaviour and catalogue, all partitions of both, for a service."""
+    """Read behaviour, catalogue and (learner.content) what was made of it, all partitions, for a service."""
     service.bind(app)
     options = batch_options(
         settings,
@@ -166,7 +166,7 @@ def read_all(app: ReelflowApp, service: WorkerService, settings: Settings) -> No
         on_revoked=service.revoked,
         on_lost=service.lost,
     )
-    for topic in (service.core.names.behaviour, service.core.names.catalogue):
+    for topic in (service.core.names.behaviour, *service.core.held.shelved):
         service.read(topic, options)
 
 

@@ -25,10 +25,16 @@ def command(
         gateway={"host": host, "port": port, "worker_url": worker_url},
         kafka={"bootstrap": bootstrap},
     )
+    finder = None
+    if settings.gateway.search:
+        from ..content.finding import ContentFinder
+
+        finder = ContentFinder(settings)
     app = create_app(
         settings,
         consumer=kafka_python_config(settings.kafka),
         producer=confluent_config(settings.kafka),
+        finder=finder,
     )
     serve(
         app,

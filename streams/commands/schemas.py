@@ -12,6 +12,7 @@ from msgspec import Struct
 from schemas.asyncapi import asyncapi_document
 from schemas.checks import ERASURES, EVENTS, ITEMS
 from schemas.codec import SNAPSHOTS
+from schemas.content import CONTENTS, TAGS
 from schemas.errors import ContractError
 from schemas.jsonschema import KINDS, all_schemas, json_schema, pretty
 
@@ -22,6 +23,8 @@ _DECODERS: dict[str, Callable[[bytes], Struct]] = {
     "item": ITEMS.decode,
     "erasure": ERASURES.decode,
     "snapshot": SNAPSHOTS.decode,
+    "item-content": CONTENTS.decode,
+    "item-tags": TAGS.decode,
 }
 
 

