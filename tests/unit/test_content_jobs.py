@@ -203,6 +203,7 @@ def test_encoder_sets_differ_by_any_of_their_models() -> None:
     assert encoder_set().digest == sets[0].digest
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), unique=True, min_size=1), st.randoms(use_true_random=False))
 def test_the_safe_position_passes_nothing_that_is_under_way(offsets: list[int], random: Any) -> None:
     holds = Holds("c")
