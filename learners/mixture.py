@@ -9,6 +9,14 @@ in `mixture_candidates`: transitions, popularity at five half-lives, the sequenc
 co-occurrence, EASE, and what the user did before. One Adagrad step (rate .05, G0 .01) of cross
 entropy per target; a target that is not among the candidates teaches nothing (appending it would
 teach that missing evidence is a good sign).
+
+That is the score of the next item, z = theta_h . x. What is watched next is what was shown and then taken
+up, and where lists are what is shown, z learns to foresee the lists. So lists are ordered by::
+
+    z + 5 taste        taste: the logit that it is taken up if shown, `learners.tastes`
+
+The 5 is no matter of calibration: what was shown is what was thought to be liked, so its outcomes tell
+little of how much a taste weighs, and learning the weight from them makes lists worse (docs/drift.md).
 """
 
 from __future__ import annotations
@@ -17,10 +25,11 @@ from typing import Final
 
 import numpy as np
 
-from schemas.runs import Int32
+from schemas.runs import Float32, Int32
 
 from .gate_weights import GateWeights
 from .mixture_candidates import N_HALF_LIVES, Gathered, Room
+from .mixture_features import TASTE
 from .mixture_lists import learn_targets
 
 __all__ = ["HALF_LIVES_H", "N_HALF_LIVES", "Mixture"]
@@ -29,6 +38,10 @@ HALF_LIVES_H: Final = (2.4, 2_400.0, float("inf"))
 """Half-lives of popularity beside the two that propose candidates, hours."""
 
 RATE: Final = np.float32(0.05)
+
+TASTE_WEIGHT: Final = np.float32(5.0)
+"""Of the taste in what orders lists, against 1 of the next item's score."""
+
 INITIAL_WEIGHTS: Final = (
     0.20, 0.20, 0.10,
     0.30, 0.30, 0.10, 0.00, 0.10,
@@ -38,6 +51,7 @@ INITIAL_WEIGHTS: Final = (
     0.00, 0.00, 0.00, 0.00,
     0.00, 0.00, 0.00, 0.00, 0.00, 0.00,
     0.00, 0.00, 0.00, 0.00,
+    0.00,
 )  # fmt: skip
 """In the order of the features; what is popular leads until something else has been learned."""
 
@@ -51,6 +65,13 @@ class Mixture(GateWeights):
 
     def __init__(self) -> None:
         super().__init__(INITIAL_WEIGHTS)
+
+    @property
+    def list_weights(self) -> Float32:
+        """By bucket, weights of what orders lists: those of the next item, and of the taste; a copy."""
+        weights = self.weights
+        weights[:, TASTE] = TASTE_WEIGHT
+        return weights
 
     def learn(self, rows: Int32, targets: Int32, gathered: Gathered, room: Room) -> int:
         """Learn from `rows` of what was gathered, in order; returns how many targets were candidates.

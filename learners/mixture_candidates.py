@@ -23,6 +23,7 @@ from .mixture_features import (
     N_HALF_LIVES,
     N_SOURCES,
     PER_LINE,
+    TASTE,
     Embedded,
     Sums,
     fill_embedded,
@@ -34,6 +35,7 @@ from .mixture_features import (
 )
 from .neighbour_rows import NeighbourRows
 from .prefetch import prefetch
+from .taste_kernels import Tables, fill_tastes, liked_items
 
 __all__ = ["N_HALF_LIVES", "N_SOURCES", "Counted", "Embedded", "Gathered", "Room", "gather_users"]
 
@@ -70,6 +72,8 @@ class Room(NamedTuple):
     top_items: Int32  # (k,)
     top_scores: Float32  # (k,)
     most: Float32  # (k,)
+    by_key: Float32  # (K,) zeros
+    liked: Int32  # (L,) and as many keys
 
 
 class Gathered(NamedTuple):
@@ -290,10 +294,12 @@ def gather_users(
     linear_rows: NeighbourRows,
     counted: Counted,
     embedded: Embedded,
+    users: Int32,
+    tastes: Tables,
     room: Room,
     out: Gathered,
 ) -> None:
-    """Candidates and features of the users of `history` (B, H) and `seen` (B, S).
+    """Candidates and features of `users` (B,) with their `history` (B, H) and `seen` (B, S).
 
     `n_blocked` newest history items are never candidates. Candidates are the best `n_each` of each source
     that may be shown (about `n_rows` of each kind of rows), and the history where it may be shown
@@ -324,6 +330,12 @@ def gather_users(
         with_embedding = len(embedded.matrix) > 0 and n > 0
         if with_embedding:
             count = open_first(embedded.top[i], n_each, count, withdrawn, base, slot, ids)
+        n_liked = liked_items(users[i], tastes, room.by_key, room.liked, keys)
+        for p in range(n_liked):
+            b = room.liked[p]
+            if b >= len(slot) or slot[b] >= base:  # not to be shown, or a candidate
+                keys[p] = np.float32(-1.0)
+        count = open_best(n_liked, n_each, room.liked, count, withdrawn, base, room, ids)
         for p in range(len(past) - n, len(past)):
             count = open_item(past[p], count, withdrawn, base, slot, ids)
         for p in range(tops.shape[1]):
@@ -336,6 +348,7 @@ def gather_users(
         fill_history(count, past, n, base, slot, x)
         fill_newest(count, past, n, rows, near_rows, base, slot, x)
         fill_products(count, x)
+        fill_tastes(users[i], count, ids, tastes, room.by_key, x[TASTE])
         clear_sums(n_moved, n_near, n_linked, room)
         out.filled[i] = count
         out.bucket[i] = bucket_of(n)

@@ -24,6 +24,7 @@ A candidate's features are zero where a source knows nothing::
     x29      = x8 x10 / 10                 encoder and co-occurrence
     x30      = x1 x10 / 10                 transitions and co-occurrence
     x31      = x8^2 / 20
+    x32      = logit that it is taken up if shown (`learners.tastes`)
 
 s_c are the transitions' sums over the history, s' what its newest item says alone. Logarithms tell how
 likely an item is, shares of the best how far it is ahead of the other candidates.
@@ -42,8 +43,9 @@ from .blend_kernels import BLOCKED, Rows, dot, exp32, log32
 from .neighbour_rows import NeighbourRows
 from .prefetch import prefetch
 
-N_SOURCES: Final = 32
-"""Features."""
+TASTE: Final = 32
+N_SOURCES: Final = 33
+"""Features; those below `TASTE` have weights that are learned."""
 N_HALF_LIVES: Final = 5
 
 PER_LINE: Final = 16

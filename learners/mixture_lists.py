@@ -25,10 +25,14 @@ from .blend_kernels import (
 from .blend_lists import clipped
 from .blend_select import low_bound, padded, push
 from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room, prefetch_row
+from .mixture_features import TASTE
 from .neighbour_rows import NeighbourRows
 
 NEIGHBOURS: Final = 3
 """Source code of co-occurrence and EASE, after those of `blend_kernels`."""
+
+CONTENT: Final = 5
+"""Source code of the taste for what an item is about, after those of `serving.ranking`."""
 
 
 @kernel
@@ -77,7 +81,8 @@ def learn_targets(
     """One Adagrad step of listwise cross entropy for each of `rows` of `gathered`; how many learned.
 
     g = sum_c softmax(score)_c x_c - x_target; theta -= rate g / sqrt(G), G += g^2, for the shared
-    weights and for those of the row's bucket. A row whose target is no candidate is skipped.
+    weights and for those of the row's bucket; the taste has no part in it. A row whose target is no
+    candidate is skipped.
     """
     score, mass, weights = room.score, room.mass, room.weights
     learned = 0
@@ -96,7 +101,7 @@ def learn_targets(
         for c in range(count):
             peak = max(peak, score[c])
         total = softmax_mass(count, peak, score, mass)
-        for f in range(N_SOURCES):
+        for f in range(TASTE):
             expected = np.float32(0.0)
             row = x[f]
             for c in range(count):
@@ -189,7 +194,9 @@ def write_lists(
             if near > 0.0 and near >= most:
                 source, most = NEIGHBOURS, near
             if moved > 0.0 and moved >= most:
-                source = TRANSITIONS
+                source, most = TRANSITIONS, moved
+            if w[TASTE] * x[TASTE, c] > 0.0 and w[TASTE] * x[TASTE, c] >= most:
+                source = CONTENT
             items[i, p] = ids[c]
             scores[i, p] = top_scores[p]
             sources[i, p] = source

@@ -18,6 +18,8 @@ from learners.blend_kernels import NEVER_AGAIN, Bools, Lists
 from learners.mixture import HALF_LIVES_H
 from learners.mixture_candidates import N_SOURCES, Counted, Embedded, Gathered, Room, gather_users
 from learners.mixture_lists import best_places, place_of, write_lists
+from learners.taste_kernels import KEYS, N_LIKED, POOL
+from learners.tastes import no_tastes
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from learners.embeddings import Embeddings
     from learners.mixture import Mixture
     from learners.popularity import Popularity
+    from learners.tastes import Tastes
     from learners.transitions import Transitions
 
 N_EACH: Final = 100
@@ -64,6 +67,9 @@ class Recommender(ItemLists):
         Whether consumed items are never listed again.
     n_never : int
         Otherwise, how many of the newest items of a history are not listed.
+    tastes : Tastes, optional
+        Lists are ordered by them too; without, by what is likely to be next alone. Places and the gate's
+        learning are always of the next item.
     """
 
     def __init__(
@@ -78,12 +84,14 @@ class Recommender(ItemLists):
         list_size: int,
         exclude_seen: bool,
         n_never: int = NEVER_AGAIN,
+        tastes: Tastes | None = None,
     ) -> None:
         super().__init__(transitions, popularity, embeddings, list_size=list_size, exclude_seen=exclude_seen)
         self._all_embeddings = embeddings
         self._cooccurrence = cooccurrence
         self._ease = ease
         self._mixture = mixture
+        self._tastes, self._no_tastes = tastes, no_tastes()
         self._n_never = n_never
         # Much of what is nearest was seen already.
         self._n_nearest = 2 * max(N_EACH, list_size)
@@ -105,6 +113,8 @@ class Recommender(ItemLists):
             self._all_embeddings,
         ):
             learner.learn_many(batch)
+        if self._tastes is not None:
+            self._tastes.learn_many(batch)
 
     def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools, *, scoring: bool = False) -> Ranked:
         """Lists of B users; see `Ranker.rank`. `scoring` changes nothing: no state is kept between calls."""
@@ -117,7 +127,7 @@ class Recommender(ItemLists):
             reasons=np.empty((n, k), dtype=np.int32),
         )
         out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)
-        weights = self._mixture.weights
+        weights = self._mixture.weights if self._tastes is None else self._mixture.list_weights
         uniform = np.float32(np.log1p(1e5 / max(self._popularity.n_items, 1)))
         history = np.ascontiguousarray(contexts.history)
         for first in range(0, n, AT_ONCE):
@@ -214,7 +224,8 @@ class Recommender(ItemLists):
         self, rows: Int32, contexts: Contexts, seen: Int32, withdrawn: Bools, least: int
     ) -> tuple[Gathered, bool]:
         """Candidates of the batch rows `rows`, and whether there are vectors yet."""
-        history, seen = np.ascontiguousarray(contexts.history[rows]), np.ascontiguousarray(seen[rows])
+        history = np.ascontiguousarray(contexts.history[rows])
+        seen = np.ascontiguousarray(seen[rows] if self._exclude_seen else seen[rows, :0])
         own = Contexts(users=contexts.users[rows], history=history, now_ms=contexts.now_ms)
         if not withdrawn.any():
             withdrawn = withdrawn[:0]  # the kernels then ask about nothing
@@ -228,13 +239,15 @@ class Recommender(ItemLists):
         room = self._room_for(withdrawn, history)
         gathered = self._gathered
         n_candidates = 6 * N_OF_ROWS + 2 * n_tops + history.shape[1] + N_EACH + least + 3 * 16
+        n_candidates += N_EACH + 16
         if gathered is None or gathered.ids.shape[1] < n_candidates or len(gathered.ids) < len(rows):
             gathered = self._gathered = _empty(max(len(rows), AT_ONCE), n_candidates)
         gather_users(
             history, seen, withdrawn,
             history.shape[1] if self._exclude_seen else self._n_never, N_EACH, N_OF_ROWS, least,
             self._rows(), self._cooccurrence.view(), self._ease.view(),
-            Counted(view[0], 1.0 / np.maximum(view[1], _TINY), tops, n_tops), embedded, room, gathered,
+            Counted(view[0], 1.0 / np.maximum(view[1], _TINY), tops, n_tops), embedded,
+            own.users, self._no_tastes if self._tastes is None else self._tastes.view(), room, gathered,
         )  # fmt: skip
         return gathered, found is not None
 
@@ -264,7 +277,7 @@ class Recommender(ItemLists):
             self._all_embeddings.n_items, len(withdrawn),
         )  # fmt: skip
         n_near = history.shape[1] * max(near.nbr.shape[1], linear.nbr.shape[1], 1)
-        n_candidates = 12 * N_EACH + history.shape[1] + 4 * self._list_size + 64
+        n_candidates = 13 * N_EACH + history.shape[1] + 4 * self._list_size + 64
         room = self._room
         if room is None or len(room.slot) < n_items or len(room.nearby) < n_near:
             # Rows grow by doubling, and so does this.
@@ -307,7 +320,7 @@ def _make_room(n_items: int, n_moved: int, n_near: int, n_candidates: int, list_
         nearby=np.zeros(n_near, dtype=np.int32),
         linear=np.zeros(n_items, dtype=np.float32),
         linked=np.zeros(n_near, dtype=np.int32),
-        keys=np.zeros(max(n_moved, n_near) + spare, dtype=np.float32),
+        keys=np.zeros(max(n_moved, n_near, N_LIKED * POOL) + spare, dtype=np.float32),
         best=np.zeros(max(2 * N_EACH, list_size) + spare, dtype=np.float32),
         score=np.zeros(n_candidates + spare, dtype=np.float32),
         mass=np.zeros(n_candidates + spare, dtype=np.float32),
@@ -316,4 +329,6 @@ def _make_room(n_items: int, n_moved: int, n_near: int, n_candidates: int, list_
         top_items=np.zeros(list_size + spare, dtype=np.int32),
         top_scores=np.zeros(list_size + spare, dtype=np.float32),
         most=np.zeros(list_size + spare, dtype=np.float32),
+        by_key=np.zeros(KEYS, dtype=np.float32),
+        liked=np.zeros(N_LIKED * POOL, dtype=np.int32),
     )

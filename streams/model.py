@@ -37,6 +37,7 @@ from serving.ranking import Ranked
 from serving.rooms import Rooms
 
 from .catalogue import Catalogue
+from .item_keys import describe
 from .model_parts import build_content, build_parts
 from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
 from .probabilities import MOST_LEARNED, asked_at_ms, build_probability, describe_all, describe_item
@@ -45,6 +46,7 @@ from .scoring_budget import ScoringBudget
 COUNTS_KEPT: Final = 0.3
 SQUARES_KEPT: Final = 0.1
 USER_ROWS_KEPT: Final = 0.0
+TASTES_KEPT: Final = 0.3
 """Shares of what was learned before a drift that stay when adapting begins."""
 
 DRIFT_PLACES: Final = 10
@@ -99,7 +101,7 @@ class Model:
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
-        self.ranker, self.device = parts.ranker, parts.device
+        self.ranker, self.device, self.tastes = parts.ranker, parts.device, parts.tastes
         self.probability = build_probability(learner) if learner.probabilities else None
         self.content = build_content(learner, self.embeddings) if learner.content else None
         self._ordering = (
@@ -116,9 +118,11 @@ class Model:
         self._baselines = BaselinePlaces(
             self.popularity, self.markov, k=MOST_PLACES, which=POPULARITY_HALF_LIFE
         )
-        self._evaluate_ratio = ranker.evaluate_ratio
+        self._evaluate_ratio, self._exclude_seen = ranker.evaluate_ratio, ranker.exclude_seen
         self._spare: Arrays = {}
         self._counters: list[Learner] = [self.transitions, self.popularity, self.tags]
+        if self.tastes is not None:
+            self._counters.append(self.tastes)
         if ranker.evaluate_ratio > 0:  # a baseline that nobody scores need not learn
             self._counters.append(self.markov)
         self._stepped: list[Learner] = [
@@ -202,15 +206,20 @@ class Model:
         self.transitions.fade(COUNTS_KEPT)
         if self.cooccurrence is not None:
             self.cooccurrence.fade(COUNTS_KEPT)
+        if self.tastes is not None:
+            self.tastes.fade(TASTES_KEPT)
         if self.embeddings is not None:
             self.embeddings.hurry(SQUARES_KEPT, user_rows_kept=USER_ROWS_KEPT)
 
     def _score(self, batch: Interactions, withdrawn: Bools, learned: Learned, *, reports: bool) -> None:
         """Rank for the users of fresh watches, before the batch is learned; train the gate on them.
 
-        Scored are watches of items that are not in the user's history: lists leave those out.
+        Scored are watches of items that lists may name: where they leave out what was seen, not those of the
+        history.
         """
-        scored = batch.fresh & (batch.types == WATCH) & ~(batch.history == batch.items[:, None]).any(axis=1)
+        scored = batch.fresh & (batch.types == WATCH)
+        if self._exclude_seen:
+            scored &= ~(batch.history == batch.items[:, None]).any(axis=1)
         rows = np.flatnonzero(scored)
         if not len(rows):
             return
@@ -270,12 +279,16 @@ class Model:
         found = self.content.tags_of(slot) if self.content is not None else []
         self.tags.set_item_tags(slot, item.tags or found)
         facts = self.catalogue.facts(slot)
+        if facts is not None and self.tastes is not None:
+            describe(self.tastes, slot, facts)
         if self.probability is not None and facts is not None:
             describe_item(self.probability, slot, facts)
 
     def withdraw(self, item_id: str) -> None:
         """Withdraw an item."""
-        self.catalogue.withdraw(item_id)
+        slot = self.catalogue.withdraw(item_id)
+        if self.tastes is not None:
+            self.tastes.withdraw(slot)
 
     def put_content(self, content: ItemContent) -> None:
         """Take in an item's vectors."""
@@ -358,12 +371,17 @@ class Model:
             self.probability,
             self.adaptation,
             self.content,
+            self.tastes,
         )  # the state may be of when these were off, or unknown
         for learner in self._learners():
             own = _below(arrays, learner.name)
             if own or learner not in begins:
                 learner.restore(own)
         self.catalogue.restore(_below(arrays, "catalogue"))
+        if self.tastes is not None and not _below(arrays, self.tastes.name):
+            for slot in range(len(self.items)):
+                if (facts := self.catalogue.facts(slot)) is not None:
+                    describe(self.tastes, slot, facts)
         if self.probability is not None and not _below(arrays, self.probability.name):
             describe_all(self.probability, self.catalogue, len(self.items))
         try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from learners.ease import Ease
     from learners.embeddings import Embeddings
     from learners.mixture import Mixture
+    from learners.tastes import Tastes
     from serving.recommender import Recommender
 
     from .item_contents import ItemContents
@@ -38,6 +39,7 @@ class Parts(Struct, kw_only=True):
     embeddings: Embeddings | None = None
     cooccurrence: Cooccurrence | None = None
     ease: Ease | None = None
+    tastes: Tastes | None = None
     ranker: Ranker | Recommender
     device: str = "none"
 
@@ -75,6 +77,7 @@ def build_parts(
     n_never: int | None = None,
     heads: tuple[int, int] | None = None,
     fork_join: ForkJoin = ALONE,
+    with_tastes: bool = True,
 ) -> Parts:
     """New learners and their ranker.
 
@@ -91,6 +94,8 @@ def build_parts(
         As in `Embeddings`, to measure what others would lose.
     fork_join : ForkJoin
         Threads of the transitions and the ranker.
+    with_tastes : bool
+        Whether viewers' tastes are learned and order lists.
     """
     transitions = Transitions(
         learner.transition_width,
@@ -121,6 +126,7 @@ def build_parts(
     from learners.embeddings import Embeddings
     from learners.item_head import HASTY_HEAD, HEAD
     from learners.mixture import Mixture
+    from learners.tastes import Tastes
     from serving.recommender import Recommender
 
     where = resolve_device(device)
@@ -133,7 +139,7 @@ def build_parts(
         heads=(HEAD, HASTY_HEAD) if heads is None else heads,
     )
     cooccurrence, ease = Cooccurrence(max_items=learner.max_items), Ease(max_items=learner.max_items)
-    mixture = Mixture()
+    mixture, tastes = Mixture(), Tastes(max_items=learner.max_items) if with_tastes else None
     full = Recommender(
         transitions,
         popularity,
@@ -144,6 +150,7 @@ def build_parts(
         list_size=list_size,
         exclude_seen=ranker.exclude_seen,
         n_never=NEVER_AGAIN if n_never is None else n_never,
+        tastes=tastes,
     )
     return Parts(
         transitions=transitions,
@@ -153,6 +160,7 @@ def build_parts(
         embeddings=embeddings,
         cooccurrence=cooccurrence,
         ease=ease,
+        tastes=tastes,
         ranker=full,
         device=str(where),
     )

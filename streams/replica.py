@@ -60,7 +60,9 @@ class Replica:
         self.items = Interner(capacity=learner.max_items)
         self._unnamed: dict[int, str] = {}
         self._n_slots = 0
-        parts = build_parts(learner, self._ranker, list_size=self._ranker.list_size, device="cpu")
+        parts = build_parts(
+            learner, self._ranker, list_size=self._ranker.list_size, device="cpu", with_tastes=False
+        )
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease

@@ -22,7 +22,7 @@ PLACES: Final = 100
 def _parts(learner: LearnerSettings, *, exclude_seen: bool) -> Parts:
     """Where seen items may be ranked, the newest may be, too: in a recorded stream they are watched again."""
     ranker = RankerSettings(exclude_seen=exclude_seen)
-    return build_parts(learner, ranker, list_size=PLACES, device=learner.device, n_never=0)
+    return build_parts(learner, ranker, list_size=PLACES, device=learner.device, n_never=0, with_tastes=False)
 
 
 class ReelflowContender:
