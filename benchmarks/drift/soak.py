@@ -26,6 +26,9 @@ FLIP_MIN: Final = 30
 BEFORE_MIN: Final = 10
 """The former level is the mean of so many minutes before the change."""
 
+MIX_MIN: Final = 2
+"""Minutes of the platform's own mix at the very beginning, so that there is something to list."""
+
 RECOVERED: Final = 0.9
 SMOOTH_MIN: Final = 2
 """Minutes that the level after the change is a mean of."""
@@ -110,10 +113,12 @@ class HitCount:
 class Shape(Struct, frozen=True, kw_only=True):
     """The size of a run."""
 
-    users: int = 1_200
-    items: int = 1_000
+    users: int = 600
+    items: int = 800
     surface: str | None = "short_video"
-    warm_min: int = 30
+    warm_min: int = 40
+    """Minutes for which lists are served before the hour, so that it begins at a steady level."""
+
     embeddings: bool = True
     adapts: bool = True
     """Whether the model does anything about what was noticed."""
@@ -121,9 +126,9 @@ class Shape(Struct, frozen=True, kw_only=True):
 
 def soak(seed: int, shape: Shape, *, flips: bool) -> Soaked:
     """Let viewers be served for an hour; with `flips` every taste is drawn anew in its middle."""
-    warm_min = shape.warm_min
     opening_ms = sim_config.START_MS + 12 * HOUR_MS
-    start_ms = opening_ms + warm_min * MINUTE_MS
+    served_ms = opening_ms + MIX_MIN * MINUTE_MS
+    start_ms = served_ms + shape.warm_min * MINUTE_MS
     config = SimulatorConfig(
         users=shape.users,
         items=shape.items,
@@ -135,7 +140,7 @@ def soak(seed: int, shape: Shape, *, flips: bool) -> Soaked:
         duplicates=0.0,
         late=0.0,
         step_ms=STEP_MS,
-        flip_after_s=60.0 * (warm_min + FLIP_MIN) if flips else None,
+        flip_after_s=60.0 * (MIX_MIN + shape.warm_min + FLIP_MIN) if flips else None,
     ).checked()
     holder: list[Platform] = []
 
@@ -153,13 +158,15 @@ def soak(seed: int, shape: Shape, *, flips: bool) -> Soaked:
     platform = Platform(config, lists)
     holder.append(platform)
     lists.learn([item_record(platform.items.item(n)) for n in range(len(platform.items))], opening_ms)
-    while platform.now_ms < start_ms:
+    while platform.now_ms < served_ms:
         lists.learn(list(platform.step(MINUTE_MS)), platform.now_ms)
     lists.observe([], [], platform.now_ms)
     lists.serving = True
+    while platform.now_ms < start_ms:
+        lists.observe(list(platform.step(STEP_MS)), [], platform.now_ms)
     counted = HitCount(start_ms)
     alarms: list[Alarm] = []
-    n_events = 0
+    n_known, n_events = len(new_falls(lists, 0)), 0
     for _ in range(MINUTES * MINUTE_MS // STEP_MS):
         records = list(platform.step(STEP_MS))
         events = [decode_event(r.value) for r in records if r.kind == "event" and r.value is not None]
@@ -167,7 +174,7 @@ def soak(seed: int, shape: Shape, *, flips: bool) -> Soaked:
         n_events += len(events)
         lists.observe(records, events, platform.now_ms)
         minute = (platform.now_ms - start_ms) / MINUTE_MS
-        alarms += [Alarm(name, minute) for name in new_falls(lists, len(alarms))]
+        alarms += [Alarm(name, minute) for name in new_falls(lists, n_known + len(alarms))]
     rate = counted.hits / np.maximum(counted.views, 1.0)
     return judged(seed, flips, n_events, alarms, rate, counted.views)
 

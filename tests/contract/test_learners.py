@@ -15,6 +15,7 @@ from learners.markov import FirstOrderMarkov
 from learners.popularity import Popularity
 from learners.state import digest_arrays
 from learners.tags import TagChain
+from learners.tastes import Tastes
 from learners.transitions import Transitions
 from schemas.errors import StateError
 from schemas.learner import Contexts, Interactions, Learner
@@ -40,6 +41,13 @@ def _tag_chain() -> TagChain:
     return chain
 
 
+def _tastes() -> Tastes:
+    tastes = Tastes()
+    for item in range(N_ITEMS - 5):
+        tastes.set_item(item, [item % 7, 7 + item % 3][: 1 + item % 2], [item % 5])
+    return tastes
+
+
 LEARNERS: dict[str, Callable[[], Learner]] = {
     "transitions": lambda: Transitions(8, half_life_ms=HOUR_MS),
     "transitions without decay": lambda: Transitions(64),
@@ -51,6 +59,7 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "tags": _tag_chain,
     "gate": ranked_gate,
     "mixture": ranked_mixture,
+    "tastes": _tastes,
     "probability": item_probability,
     "probability with attention": lambda: item_probability(attention=True),
     "content": content_items,
