@@ -223,7 +223,8 @@ def taste_of(item: int, t: Tables, by_key: Float32) -> np.float32:
     while n < len(keys) and keys[n] >= 0:
         total += t.keys[keys[n], MEAN] + by_key[keys[n]]
         n += 1
-    return t.items[item, MEAN] + total / np.float32(np.sqrt(max(n, 1)))
+    own: np.float32 = t.items[item, MEAN] + total / np.float32(np.sqrt(max(n, 1)))
+    return own
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Tastes: the posterior against plain arithmetic, when a view is over, bounded memory, what lists owe to it."""
+"""Tastes: the posterior against plain arithmetic, when a view is over, bounds, and what lists owe."""
 
 from __future__ import annotations
 
@@ -80,10 +80,12 @@ def test_a_view_moves_every_effect_as_the_equations_say() -> None:
     w = 1 / np.sqrt(3)
     factors = np.array([1, 1, 1, w, w, w, w, w, w])  # level, item, user; shared and own of three keys
     prior = np.array(
-        [VARIANCE_LEVEL, VARIANCE_ITEM, VARIANCE_LEVEL]
-        + [VARIANCE_KEY, VARIANCE_OWN, VARIANCE_KEY, VARIANCE_OWN, VARIANCE_KEY, VARIANCE_AUTHOR]
+        [
+            *(VARIANCE_LEVEL, VARIANCE_ITEM, VARIANCE_LEVEL),
+            *(VARIANCE_KEY, VARIANCE_OWN, VARIANCE_KEY, VARIANCE_OWN, VARIANCE_KEY, VARIANCE_AUTHOR),
+        ]
     ).astype(float)
-    kept = np.array([KEPT, KEPT, KEPT_OWN] + [KEPT, KEPT_OWN] * 3).astype(float)
+    kept = np.array([KEPT, KEPT, KEPT_OWN, *[KEPT, KEPT_OWN] * 3]).astype(float)
     mean, variance = np.zeros(9), prior.copy()
     for reward in rewards:
         variance = np.minimum(variance / kept, prior)
@@ -113,7 +115,7 @@ def test_a_view_moves_every_effect_as_the_equations_say() -> None:
         ([(0, 0, "impression", 0), (0, 1, "impression", 0)], [-1, 0]),  # passed over
         ([(0, 0, "impression", 0), (0, 0, "watch", 0.9)], [1, 0]),
         ([(0, 0, "impression", 0), (0, 0, "like", 1.5)], [0, 0]),  # still watching
-        ([(0, 0, "impression", 0), (0, 0, "like", 1.5), (0, 0, "watch", 0.1)], [1, 0]),  # the best of its acts
+        ([(0, 0, "impression", 0), (0, 0, "like", 1.5), (0, 0, "watch", 0.1)], [1, 0]),  # its best act
         ([(0, 0, "impression", 0), (0, 0, "skip", -1)], [-1, 0]),
         ([(0, 0, "impression", 0), (0, 0, "watch", -0.5)], [-1, 0]),  # swiped away
         ([(0, 0, "watch", 0.9), (0, 1, "skip", -1)], [1, -1]),  # a platform without impressions
