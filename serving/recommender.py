@@ -18,7 +18,7 @@ from learners.blend_kernels import NEVER_AGAIN, Bools, Lists
 from learners.mixture import HALF_LIVES_H
 from learners.mixture_candidates import N_SOURCES, Counted, Embedded, Gathered, Room, gather_users
 from learners.mixture_lists import best_places, place_of, write_lists
-from learners.taste_kernels import KEYS, N_LIKED, POOL
+from learners.taste_kernels import KEYS, N_LIKED, POOL, Tables
 from learners.tastes import no_tastes
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
@@ -128,16 +128,18 @@ class Recommender(ItemLists):
         )
         out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)
         weights = self._mixture.weights if self._tastes is None else self._mixture.list_weights
+        tastes = self._no_tastes if self._tastes is None else self._tastes.view()
         uniform = np.float32(np.log1p(1e5 / max(self._popularity.n_items, 1)))
         history = np.ascontiguousarray(contexts.history)
         for first in range(0, n, AT_ONCE):
             rows: Int32 = np.arange(first, min(first + AT_ONCE, n), dtype=np.int32)
-            gathered, has_logit = self._gather(rows, contexts, seen, withdrawn, k)
+            gathered, has_logit = self._gather(rows, contexts, seen, withdrawn, k, tastes)
             write_lists(
                 rows, gathered, weights, uniform, has_logit, history, self._rows(),
                 self._cooccurrence.view(), self._ease.view(), self._room_for(withdrawn, history), out,
             )  # fmt: skip
-        self._asked = contexts if n <= AT_ONCE else None
+        # What is likely to be next is asked and learned without tastes: it does not go on from these.
+        self._asked = contexts if n <= AT_ONCE and self._tastes is None else None
         return ranked
 
     def prepare(self, contexts: Contexts, seen: Int32, withdrawn: Bools) -> None:
@@ -221,9 +223,15 @@ class Recommender(ItemLists):
         return learned
 
     def _gather(
-        self, rows: Int32, contexts: Contexts, seen: Int32, withdrawn: Bools, least: int
+        self,
+        rows: Int32,
+        contexts: Contexts,
+        seen: Int32,
+        withdrawn: Bools,
+        least: int,
+        tastes: Tables | None = None,
     ) -> tuple[Gathered, bool]:
-        """Candidates of the batch rows `rows`, and whether there are vectors yet."""
+        """Candidates of the batch rows `rows`, of `tastes` too, and whether there are vectors yet."""
         history = np.ascontiguousarray(contexts.history[rows])
         seen = np.ascontiguousarray(seen[rows] if self._exclude_seen else seen[rows, :0])
         own = Contexts(users=contexts.users[rows], history=history, now_ms=contexts.now_ms)
@@ -247,7 +255,7 @@ class Recommender(ItemLists):
             history.shape[1] if self._exclude_seen else self._n_never, N_EACH, N_OF_ROWS, least,
             self._rows(), self._cooccurrence.view(), self._ease.view(),
             Counted(view[0], 1.0 / np.maximum(view[1], _TINY), tops, n_tops), embedded,
-            own.users, self._no_tastes if self._tastes is None else self._tastes.view(), room, gathered,
+            own.users, self._no_tastes if tastes is None else tastes, room, gathered,
         )  # fmt: skip
         return gathered, found is not None
 

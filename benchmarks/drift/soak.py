@@ -113,8 +113,8 @@ class HitCount:
 class Shape(Struct, frozen=True, kw_only=True):
     """The size of a run."""
 
-    users: int = 600
-    items: int = 800
+    users: int = 1_200
+    items: int = 1_000
     surface: str | None = "short_video"
     warm_min: int = 40
     """Minutes for which lists are served before the hour, so that it begins at a steady level."""
