@@ -46,7 +46,7 @@ from .scoring_budget import ScoringBudget
 COUNTS_KEPT: Final = 0.3
 SQUARES_KEPT: Final = 0.1
 USER_ROWS_KEPT: Final = 0.0
-TASTES_KEPT: Final = 0.3
+TASTES_KEPT: Final = 0.0
 """Shares of what was learned before a drift that stay when adapting begins."""
 
 DRIFT_PLACES: Final = 10
