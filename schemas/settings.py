@@ -265,6 +265,13 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool,
         Meta(description="learn faster for a while when viewers turn away from their lists"),
     ] = False
+    tastes: Annotated[
+        bool,
+        Meta(
+            description="order the worker's lists by what viewers take up when shown, beside what is next"
+            " ([learners.md](learners.md#tastes)); needs learner.embeddings, separate rankers do without"
+        ),
+    ] = False
     content: Annotated[
         bool,
         Meta(

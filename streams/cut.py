@@ -199,7 +199,7 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
             "ranker.exclude_seen": settings.ranker.exclude_seen,
         }
         | _fold_of_probabilities(settings)
-        | ({"learner.content": True} if settings.learner.content else {})
+        | {f"learner.{name}": True for name in ("content", "tastes") if getattr(settings.learner, name)}
         | {f"signals.{name}": values for name, values in entries(settings.signals).items()}
     )
 

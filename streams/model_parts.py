@@ -77,7 +77,7 @@ def build_parts(
     n_never: int | None = None,
     heads: tuple[int, int] | None = None,
     fork_join: ForkJoin = ALONE,
-    with_tastes: bool = True,
+    with_tastes: bool | None = None,
 ) -> Parts:
     """New learners and their ranker.
 
@@ -94,8 +94,13 @@ def build_parts(
         As in `Embeddings`, to measure what others would lose.
     fork_join : ForkJoin
         Threads of the transitions and the ranker.
-    with_tastes : bool
-        Whether viewers' tastes are learned and order lists.
+    with_tastes : bool, optional
+        Whether viewers' tastes are learned and order lists; None for what `learner.tastes` says.
+
+    Raises
+    ------
+    ConfigurationError
+        `learner.tastes` without embeddings.
     """
     transitions = Transitions(
         learner.transition_width,
@@ -106,6 +111,9 @@ def build_parts(
     lives = half_lives_of(learner.embeddings, learner.popularity_half_lives_h)
     popularity = Popularity(tuple(hours * HOUR_MS for hours in lives), max_items=learner.max_items)
     heat = RoomHeat(learner.live_half_life_min * MINUTE_MS, max_items=learner.max_items)
+    wanted = learner.tastes if with_tastes is None else with_tastes
+    if learner.tastes and not learner.embeddings:
+        raise ConfigurationError("learner.tastes", "needs learner.embeddings")
     if not learner.embeddings:
         gate = Gate()
         sparse = Ranker(
@@ -139,7 +147,7 @@ def build_parts(
         heads=(HEAD, HASTY_HEAD) if heads is None else heads,
     )
     cooccurrence, ease = Cooccurrence(max_items=learner.max_items), Ease(max_items=learner.max_items)
-    mixture, tastes = Mixture(), Tastes(max_items=learner.max_items) if with_tastes else None
+    mixture, tastes = Mixture(), Tastes(max_items=learner.max_items) if wanted else None
     full = Recommender(
         transitions,
         popularity,

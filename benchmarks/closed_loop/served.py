@@ -150,7 +150,9 @@ class ReelflowLists(ServedLists):
         settings = Settings(
             kafka=KafkaSettings(partitions=1),
             worker=WorkerSettings(refresh_interval_ms=0),
-            learner=LearnerSettings(seed=seed, device="cpu", embeddings=embeddings, adapt_to_drift=adapts),
+            learner=LearnerSettings(
+                seed=seed, device="cpu", embeddings=embeddings, adapt_to_drift=adapts, tastes=embeddings
+            ),
             ranker=RankerSettings(list_size=WIDTH, evaluate_ratio=0.0, exclude_seen=exclude_seen),
         )
         self.core = WorkerCore(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import msgspec
@@ -18,7 +17,6 @@ from schemas.model_values import HeadValue, decode_value, encode_value
 from schemas.records import Event, Item
 from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings
-from serving.recommender import Recommender
 from streams.model import Model
 from streams.model_export import shape_of
 from streams.model_topics import ModelPublisher, Transactions
@@ -149,13 +147,6 @@ def assert_same_model(model: Model, replica: Replica) -> None:
             np.testing.assert_array_equal(theirs[name], mine[name], err_msg=name)
 
 
-def without_tastes(full: Recommender) -> Recommender:
-    """One that ranks with the same learners by what is likely to be next alone."""
-    alone = copy(full)
-    alone._tastes = None
-    return alone
-
-
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_a_drained_ranker_makes_the_learners_lists(embeddings: bool) -> None:
     config = settings(embeddings=embeddings)
@@ -194,8 +185,6 @@ def test_a_drained_ranker_makes_the_learners_lists(embeddings: bool) -> None:
         return replica.users.get_many([ids[user] for user in users.tolist()])
 
     own = learner.model.ranker
-    if isinstance(own, Recommender):  # tastes stay with the learner
-        own = without_tastes(own)
     expected = lists(own, learners_users, learner.folder, learner.model.catalogue.unavailable(0))
     found = lists(ranker.ranker, rankers_users, folder, ranker.catalogue.unavailable(0))
     for mine, theirs in zip(expected, found, strict=True):

@@ -29,11 +29,13 @@ from learners.taste_kernels import (
 )
 from learners.tastes import Tastes
 from learners.transitions import Transitions
-from schemas.errors import StateError
+from schemas.errors import ConfigurationError, StateError
 from schemas.learner import Contexts, Interactions
 from schemas.records import EVENT_TYPES, SURFACES
+from schemas.settings import LearnerSettings, RankerSettings
 from serving.ranking import SOURCES
 from serving.recommender import Recommender
+from streams.model import Model
 from tests.learner_makers import new_evidence
 
 SHORT = SURFACES.index("short_video")
@@ -263,3 +265,13 @@ def test_what_was_seen_comes_again_only_where_it_may() -> None:
     for exclude_seen in (True, False):
         ranked = recommender(chess_and_cars(), exclude_seen=exclude_seen).rank(contexts, seen, NOTHING)
         assert bool(np.isin(ranked.items, seen).any()) is not exclude_seen
+
+
+def test_tastes_need_embeddings_and_are_off_unless_asked_for() -> None:
+    with pytest.raises(ConfigurationError, match=r"learner\.tastes"):
+        Model(LearnerSettings(tastes=True, embeddings=False), RankerSettings())
+    assert Model(LearnerSettings(device="cpu", max_items=1_000), RankerSettings()).tastes is None
+    assert (
+        Model(LearnerSettings(device="cpu", max_items=1_000, tastes=True), RankerSettings()).tastes
+        is not None
+    )
