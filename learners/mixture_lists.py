@@ -31,9 +31,6 @@ from .neighbour_rows import NeighbourRows
 NEIGHBOURS: Final = 3
 """Source code of co-occurrence and EASE, after those of `blend_kernels`."""
 
-CONTENT: Final = 5
-"""Source code of the taste for what an item is about, after those of `serving.ranking`."""
-
 
 @kernel
 def score_row(count: int, x: Float32, weights: Float32, score: Float32) -> None:
@@ -196,7 +193,7 @@ def write_lists(
             if moved > 0.0 and moved >= most:
                 source, most = TRANSITIONS, moved
             if w[TASTE] * x[TASTE, c] > 0.0 and w[TASTE] * x[TASTE, c] >= most:
-                source = CONTENT
+                source = EMBEDDING
             items[i, p] = ids[c]
             scores[i, p] = top_scores[p]
             sources[i, p] = source

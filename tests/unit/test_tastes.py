@@ -247,8 +247,9 @@ def test_lists_are_ordered_by_tastes_and_places_are_not() -> None:
     ranked = with_tastes.rank(contexts, unseen, NOTHING)
     assert (ranked.items[0] < 20).all()
     assert (ranked.items[1] >= 20).all()
-    assert {SOURCES[code] for code in ranked.sources.ravel().tolist()} <= {"content", "popularity"}
-    assert "content" in {SOURCES[code] for code in ranked.sources.ravel().tolist()}
+    # As `embedding` a list says that it matches a taste; `content` would say that the item is new.
+    assert {SOURCES[code] for code in ranked.sources.ravel().tolist()} <= {"embedding", "popularity"}
+    assert "embedding" in {SOURCES[code] for code in ranked.sources.ravel().tolist()}
     targets = items_of(35, 5)
     np.testing.assert_array_equal(
         with_tastes.places(contexts, targets, unseen, NOTHING),
