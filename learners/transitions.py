@@ -58,7 +58,7 @@ __all__ = ["FirstOrderMarkov", "Transitions", "TransitionsView"]
 
 GAMMAS: Final = (0.4, 0.6, 0.7)
 LEAST_SHARED: Final = 8_192
-"""Events of a batch from which on two threads learn it: 1 ms of work."""
+"""Events of a batch from which on two threads learn it: only a backlog has so many."""
 
 _FIRST_ITEMS: Final = 1_024
 _EXPORTED: Final = ("nbr", "w", "rowsum", "filled")

@@ -128,7 +128,7 @@ def rejected_at(index: int, error: ContractError) -> Rejected:
 
 
 def scan_run(run: RecordRun) -> Scanned:
-    """The part of decoding that needs the run alone, on any thread: 0.1 microseconds an event."""
+    """The part of decoding that needs the run alone, on any thread."""
     n = len(run)
     values, keys = _payloads(run.values), _payloads(run.keys)
     columns = ScanColumns(

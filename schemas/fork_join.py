@@ -29,7 +29,7 @@ class ForkJoin:
 
     Notes
     -----
-    A call costs about 0.05 ms beside the work: worthwhile from 0.5 ms of work on.
+    Waking the other thread and waiting for it costs something beside the work: callers have thresholds.
 
     >>> ForkJoin(2).both(lambda: 1, lambda: "a")
     (1, 'a')

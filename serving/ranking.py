@@ -53,7 +53,7 @@ N_LAST_SPARSE: Final = 4
 
 NEIGHBOURS: Final = 100
 LEAST_SHARED: Final = 512
-"""Users from which on two threads rank: chunks that are full; smaller ones come when there is time."""
+"""Users from which on two threads rank: full chunks, which come when there is much to do."""
 
 HALF_MOVES: Final = 0.05
 """Share of moves to an item at which similarity by transitions is one half."""

@@ -40,7 +40,7 @@ FOLD_REASONS: Final[dict[int, tuple[Reason, str]]] = {
 }
 
 LEAST_SHARED: Final = 8_192
-"""Events from which on two threads decode and fold: half a millisecond of work."""
+"""Events of a batch from which on two threads decode and fold: only a backlog has so many."""
 
 
 class Names(Protocol):

@@ -516,7 +516,6 @@ def test_another_encoder_encodes_all_again_in_the_background(catalogue: Catalogu
     ready(worker)
     worker.wait(lambda s: s["items_done"] == 12)
     before = catalogue.contents()
-    time.sleep(1.5)  # positions are committed once a second
     assert worker.child.stop() == 0
     (tmp_path / "net.onnx").write_bytes(mean_colour())
     worker = catalogue.start(
