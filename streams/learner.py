@@ -26,13 +26,12 @@ from serving.metrics import WorkerMetrics
 from .checkpoint.epochs import Tenure
 from .context import confluent_config
 from .core import WorkerCore
-from .device import use_half_the_cores
 from .faust_app import build_app, run_app
 from .model_topics import ModelPublisher, check_previous
 from .model_transactions import KafkaTransactions, read_head
 from .role_service import check_topics_exist
 from .sinks import KafkaSink
-from .warm_up import warm_up
+from .startup import packages_loading, prepare_kernels
 from .worker import WorkerService, claim_state, instance_id, read_all
 
 log = structlog.get_logger(__name__)
@@ -135,19 +134,17 @@ def run_learner(settings: Settings, *, take_over: bool = False) -> NoReturn:
     StateError
         Another process is the writer of this model.
     """
-    check_topics_exist(settings, settings.worker.model_name)
-    tenure = claim_state(settings, ROLE, take_over=take_over)
-    lineage = "" if tenure.base is None else str(tenure.base.meta["lineage"])
-    # Before the claim: it would end a learner whose state is elsewhere.
-    check_previous(read_head(settings), tenure.epoch, lineage, settings)
-    if not take_over:
-        refuse_a_second(settings, lineage)
-    transactions = KafkaTransactions(settings)
-    transactions.claim()
-    if settings.learner.embeddings:
-        use_half_the_cores()
-    log.info("warming_up")
-    log.info("warmed_up", seconds=round(warm_up(settings), 2))
+    with packages_loading(settings):
+        check_topics_exist(settings, settings.worker.model_name)
+        tenure = claim_state(settings, ROLE, take_over=take_over)
+        lineage = "" if tenure.base is None else str(tenure.base.meta["lineage"])
+        # Before the claim: it would end a learner whose state is elsewhere.
+        check_previous(read_head(settings), tenure.epoch, lineage, settings)
+        if not take_over:
+            refuse_a_second(settings, lineage)
+        transactions = KafkaTransactions(settings)
+        transactions.claim()
+    prepare_kernels(settings)
     sink = KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression)
     core = WorkerCore(settings, sink, WorkerMetrics(CollectorRegistry()), published_before=False, tells=False)
     service = LearnerService(settings, core, tenure, transactions)

@@ -31,17 +31,16 @@ from .checkpoint.epochs import Tenure
 from .checkpoint.owners import Owner
 from .checkpoint.store import open_store
 from .context import confluent_config, state_url
-from .device import use_half_the_cores
 from .faust_app import batch_options, build_app, group_id, run_app
 from .ranker_answers import RankerAnswers
 from .ranker_core import RankerCore
 from .replica_follower import ReplicaFollower
 from .role_service import ASSIGN_TIMEOUT_S, RoleService, check_topics_exist
 from .sinks import KafkaSink
+from .startup import packages_loading, prepare_kernels
 from .topics import has_records
 from .unit import RestoredUnit, read_unit
 from .unit_keeper import UnitKeeper
-from .warm_up import warm_up
 
 log = structlog.get_logger(__name__)
 
@@ -215,12 +214,10 @@ def run_ranker(settings: Settings) -> NoReturn:
             "a separate ranker orders lists by the next item alone: probabilities stay with the learner",
         )
     model_name = settings.ranker.follow_model or settings.worker.model_name
-    check_topics_exist(settings, model_name)
-    published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
-    if settings.learner.embeddings:
-        use_half_the_cores()
-    log.info("warming_up")
-    log.info("warmed_up", seconds=round(warm_up(settings), 2))
+    with packages_loading(settings):
+        check_topics_exist(settings, model_name)
+        published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
+    prepare_kernels(settings)
     metrics = WorkerMetrics(CollectorRegistry())
     sink = KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression)
     failures: list[RankerService] = []

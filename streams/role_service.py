@@ -137,6 +137,7 @@ class RoleService(Service):
         self.thread.start()
         gc.collect()
         gc.freeze()
+        gc.enable()
         collect_rarely()
 
     async def prepare(self) -> None:

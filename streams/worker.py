@@ -29,14 +29,13 @@ from .checkpoint.owners import Owner
 from .checkpoint.store import open_store
 from .context import confluent_config, state_folder, state_url
 from .core import WorkerCore
-from .device import use_half_the_cores
 from .faust_app import ReelflowApp, batch_options, build_app, run_app
 from .keeper import Keeper
 from .recovery import recover
 from .role_service import ASSIGN_TIMEOUT_S, RoleService, check_topics_exist
 from .sinks import KafkaSink
+from .startup import packages_loading, prepare_kernels
 from .topics import has_records
-from .warm_up import warm_up
 
 log = structlog.get_logger(__name__)
 
@@ -139,13 +138,11 @@ def run_worker(settings: Settings, *, take_over: bool = False) -> NoReturn:
     StateError
         Another process is the writer of this model.
     """
-    check_topics_exist(settings)
-    published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
-    tenure = claim_state(settings, "worker", take_over=take_over)
-    if settings.learner.embeddings:
-        use_half_the_cores()
-    log.info("warming_up")
-    log.info("warmed_up", seconds=round(warm_up(settings), 2))
+    with packages_loading(settings):
+        check_topics_exist(settings)
+        published_before = has_records(settings.kafka, topic_names(settings.kafka.prefix).recommendations)
+        tenure = claim_state(settings, "worker", take_over=take_over)
+    prepare_kernels(settings)
     registry = CollectorRegistry()
     sink = KafkaSink(confluent_config(settings.kafka), compression=settings.worker.compression)
     core = WorkerCore(settings, sink, WorkerMetrics(registry), published_before=published_before)

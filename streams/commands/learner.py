@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..context import collect_rarely, settings_from
+from ..context import collect_later, settings_from
 from ..logs import configure_logging
 
 
@@ -32,7 +32,7 @@ def command(
     worker = {"port": port, "model_name": model_name}
     settings = settings_from(ctx, kafka={"bootstrap": bootstrap}, worker=worker)
     configure_logging(log_level)
-    collect_rarely()
+    collect_later()
     from ..learner import run_learner  # torch, numba and Faust load here, after mistakes in settings
 
     run_learner(settings, take_over=take_over)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..context import collect_rarely, settings_from
+from ..context import collect_later, settings_from
 from ..logs import configure_logging
 
 
@@ -30,7 +30,7 @@ def command(
         ranker={"follow_model": follow_model},
     )
     configure_logging(log_level)
-    collect_rarely()
+    collect_later()
     from ..ranker import run_ranker  # torch, numba and Faust load here, after mistakes in settings
 
     run_ranker(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..context import collect_rarely, settings_from
+from ..context import collect_later, settings_from
 from ..logs import configure_logging
 
 
@@ -27,7 +27,7 @@ def command(
     """
     settings = settings_from(ctx, kafka={"bootstrap": bootstrap}, worker={"port": port})
     configure_logging(log_level)
-    collect_rarely()
+    collect_later()
     from ..worker import run_worker  # torch, numba and Faust load here, after mistakes in settings
 
     run_worker(settings, take_over=take_over)
