@@ -32,7 +32,7 @@ _NUMBERS: Final = ("type", "ts_ms", "watch_ms", "duration_ms", "surface", "autop
 _FIELDS: Final = scan_fields(
     Event, texts=_TEXTS, numbers=_NUMBERS, codes={"type": EVENT_TYPES, "surface": SURFACES}
 )
-_EVENT_ID, _USER_ID, _ITEM_ID = range(3)
+EVENT_ID, USER_ID, ITEM_ID = range(3)
 _TYPE_CODES: Final = {name: code for code, name in enumerate(EVENT_TYPES)}
 _SURFACE_CODES: Final = {name: code for code, name in enumerate(SURFACES)}
 _MAX_EXCEPTION_CHARS: Final = 400
@@ -83,16 +83,16 @@ def decode_events(
     data = np.frombuffer(buffer, dtype=np.uint8)
     rows = np.flatnonzero(columns.sure).astype(np.int32)
     columns = _at(columns, rows)
-    user_slots = _interned(users, data, columns, _USER_ID, rows, rejected)
+    user_slots = _interned(users, data, columns, USER_ID, rows, rejected)
     if rejected and (user_slots < 0).any():
         rows, columns = rows[user_slots >= 0], _at(columns, np.flatnonzero(user_slots >= 0))
         user_slots = user_slots[user_slots >= 0]
-    item_slots = _interned(items, data, columns, _ITEM_ID, rows, rejected)
+    item_slots = _interned(items, data, columns, ITEM_ID, rows, rejected)
     if rejected and (item_slots < 0).any():
         rows, columns = rows[item_slots >= 0], _at(columns, np.flatnonzero(item_slots >= 0))
         user_slots, item_slots = user_slots[item_slots >= 0], item_slots[item_slots >= 0]
     rejected.sort(key=lambda one: one.index)
-    event_ids = Texts(data, columns.starts[_EVENT_ID], columns.ends[_EVENT_ID])
+    event_ids = Texts(data, columns.starts[EVENT_ID], columns.ends[EVENT_ID])
     types, ts_ms, watch_ms, duration_ms, surfaces, autoplay, gift_values = columns.numbers
     return EventBatch(
         partition=run.partition,
@@ -138,7 +138,7 @@ def scan_run(run: RecordRun) -> Scanned:
         numbers=np.empty((len(_NUMBERS), n), dtype=np.int64),
         after=np.full(len(_FIELDS.names) + 1, -1, dtype=np.int64),
     )
-    scan(*_spans(values), *_spans(keys), _FIELDS, _USER_ID, MAX_MESSAGE_BYTES, columns)
+    scan(*_spans(values), *_spans(keys), _FIELDS, USER_ID, MAX_MESSAGE_BYTES, columns)
     return Scanned(columns, values.data)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import StateError
 from .hashing import hash_texts, key_halves
-from .runs import Int32, Int64
+from .runs import Int32, Int64, UInt64
 from .string_table import TableArrays, add_texts, find_text, find_texts, replaced
 from .texts import Texts, texts_of
 from .words import UInt8
@@ -24,6 +24,11 @@ _FIRST_PLACES: Final = 64
 _SLACK: Final = 8
 
 _S = TypeVar("_S", bound=np.generic)
+
+
+def table_hashes(buffer: UInt8, starts: Int64, ends: Int64) -> UInt64:
+    """Hashes of spans for `Interner.intern_spans`, for who asks several tables; of this process alone."""
+    return hash_texts(Texts(buffer, starts, ends), _KEY)
 
 
 class Ids(Sequence[str]):
@@ -133,11 +138,12 @@ class Interner:
         """Slots of many ids, unknown ones added in order; (N,) int32, -1 beyond the capacity."""
         return self.intern_spans(texts.data, texts.starts, texts.ends)
 
-    def intern_spans(self, buffer: UInt8, starts: Int64, ends: Int64) -> Int32:
-        """As `intern_texts`, of the UTF-8 at ``buffer[starts[i]:ends[i]]``."""
+    def intern_spans(self, buffer: UInt8, starts: Int64, ends: Int64, hashes: UInt64 | None = None) -> Int32:
+        """As `intern_texts`, of the UTF-8 at ``buffer[starts[i]:ends[i]]``; `hashes` as of `table_hashes`."""
         slots = np.empty(len(starts), dtype=np.int32)
         if len(starts):
-            hashes = hash_texts(Texts(buffer, starts, ends), _KEY)
+            if hashes is None:
+                hashes = table_hashes(buffer, starts, ends)
             self._reserve(len(starts), int((ends - starts).sum()))
             self._n = add_texts(buffer, starts, ends, hashes, self._table, self._n, self.capacity, slots)
         return slots

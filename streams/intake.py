@@ -14,6 +14,7 @@ from schemas.checks import decode_item, withdrawn_item_id
 from schemas.content import TAGS, ItemContent, ItemTags, decode_content
 from schemas.deadletters import Reason, Rejected, Stage
 from schemas.decoding import Scanned, decode_events, rejected_at, scan_run
+from schemas.decoding_together import decode_together
 from schemas.errors import ContractError
 from schemas.fork_join import ALONE, ForkJoin
 from schemas.interning import Interner
@@ -40,7 +41,8 @@ FOLD_REASONS: Final[dict[int, tuple[Reason, str]]] = {
 }
 
 LEAST_SHARED: Final = 8_192
-"""Events of a batch from which on two threads decode and fold: only a backlog has so many."""
+"""Events of a batch from which on two threads decode and fold: only a backlog has so many. With fewer,
+all runs are decoded together."""
 
 
 class Names(Protocol):
@@ -136,8 +138,15 @@ class Intake:
         return found
 
     def _decoded(self, runs: Sequence[RecordRun]) -> list[EventBatch]:
-        batches = []
         with self._metrics.stage("decode"):
+            if len(runs) > 1 and sum(map(len, runs)) < LEAST_SHARED:
+                tables = [self._held.partitions[run.partition].state.users for run in runs]
+                together = decode_together(
+                    runs, users=tables, items=self._model.items, hash_key=self._hash_key
+                )
+                if together is not None:
+                    return together
+            batches = []
             scanned: list[Scanned] = self._fork_join.each(
                 [partial(scan_run, run) for run in runs], list(map(len, runs)), LEAST_SHARED
             )
