@@ -12,6 +12,8 @@ import structlog
 
 from schemas.errors import ReelflowError
 
+from .device import spare_cores
+
 COMMANDS = {
     "audit": "prove that the state is the fold of the log, each event once",
     "broker": "run a local Apache Kafka broker",
@@ -70,6 +72,7 @@ def cli(config: Path | None) -> None:
 
 def main() -> None:
     """Entry point: logs go to stderr; a ReelflowError becomes one line there and exit code 1."""
+    spare_cores()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         cli()

@@ -12,6 +12,15 @@ def fork_join_of(threads: int) -> ForkJoin:
     return ForkJoin(threads or min(MOST, os.cpu_count() or 1))
 
 
+def spare_cores() -> None:
+    """Give numpy's matrix products half the cores too; before numpy is imported, and unless told otherwise.
+
+    Its threads wait for work by spinning, and on two cores they would take one from the event loop and
+    the broker. Every process that folds the same log takes the same number: sums depend on it.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
+
+
 def use_half_the_cores() -> int:
     """Give torch half the cores; more would fight with the event loop and the producer.
 

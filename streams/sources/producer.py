@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -274,7 +275,8 @@ class _Replay:
         if record.kind == "event":
             while (wait_s := self._pacer.wait_s(record.ts_ms)) > 0 and not self._stop.is_set():
                 self._progress(time.monotonic())
-                self._writer.poll(min(wait_s, _LONGEST_WAIT_S))
+                # A poll waits whole milliseconds: less than one would turn this loop into a spinning one.
+                self._writer.poll(min(math.ceil(wait_s * 1000) / 1000, _LONGEST_WAIT_S))
         return not self._stop.is_set()
 
     def _progress(self, now_s: float, *, force: bool = False) -> None:
