@@ -27,8 +27,9 @@ from schemas.learner import Arrays, Contexts, Interactions
 from schemas.runs import Float32, Int32
 
 from .neighbour_rows import NeighbourRows, NeighbourTable
+from .prefetch import prefetch_row
 from .state import grown, taken
-from .transition_kernels import INHERITED, Bools, find
+from .transition_kernels import INHERITED, Bools, find, lightest
 
 DISCOUNT: Final = 0.95
 SHRINKAGE: Final = 5.0
@@ -40,7 +41,7 @@ _EXPORTED: Final = ("nbr", "w", "counts", "filled")
 
 
 @inlined
-def _place(a: int, b: int, nbr: Int32, w: Float32, filled: Int32) -> int:
+def _place(a: int, b: int, nbr: Int32, w: Float32, bits: Int32, filled: Int32) -> int:
     k = find(nbr[a], filled[a], b)
     if k >= 0:
         return k
@@ -48,15 +49,8 @@ def _place(a: int, b: int, nbr: Int32, w: Float32, filled: Int32) -> int:
         k = int(filled[a])
         filled[a] += 1
     else:
-        row = w[a]
-        least = row[0]
-        for i in range(len(row)):
-            least = min(least, row[i])
-        place = np.int32(len(row))
-        for i in range(len(row)):
-            place = min(place, np.int32(i) if row[i] == least else np.int32(len(row)))
-        k = int(place)
-        w[a, k] = least * np.float32(INHERITED)
+        k = lightest(bits[a])
+        w[a, k] *= np.float32(INHERITED)
     nbr[a, k] = b
     return k
 
@@ -69,11 +63,13 @@ def _learn(
     window: int,
     nbr: Int32,
     w: Float32,
+    bits: Int32,
     counts: Float32,
     norm: Float32,
     filled: Int32,
     dirty: Bools,
 ) -> None:
+    """Count a batch; `bits` is the memory of `w`, whose floats, never below 0, integers order alike."""
     n, h = len(filled), history.shape[1]
     for i in range(len(items)):
         x = items[i]
@@ -86,10 +82,12 @@ def _learn(
             a = history[i, h - d]
             if a < 0:
                 break
+            if d < h:
+                prefetch_row(history[i, h - d - 1], nbr, w)
             if a == x or a >= n:
                 continue
-            w[a, _place(a, x, nbr, w, filled)] += np.float32(1.0)
-            w[x, _place(x, a, nbr, w, filled)] += np.float32(1.0)
+            w[a, _place(a, x, nbr, w, bits, filled)] += np.float32(1.0)
+            w[x, _place(x, a, nbr, w, bits, filled)] += np.float32(1.0)
             dirty[a] = True
 
 
@@ -171,7 +169,7 @@ class Cooccurrence(NeighbourTable):
         positive = batch.fresh & (batch.weight > 0)
         _learn(
             batch.items, positive, batch.history, self._window,
-            self._nbr, self._w, self._counts, self._norm, self._filled, self._dirty,
+            self._nbr, self._w, self._w.view(np.int32), self._counts, self._norm, self._filled, self._dirty,
         )  # fmt: skip
 
     def fade(self, kept: float) -> None:

@@ -22,7 +22,6 @@ from .blend_select import low_bound, padded
 from .mixture_features import (
     N_HALF_LIVES,
     N_SOURCES,
-    PER_LINE,
     TASTE,
     Embedded,
     Sums,
@@ -34,7 +33,7 @@ from .mixture_features import (
     fill_sums,
 )
 from .neighbour_rows import NeighbourRows
-from .prefetch import prefetch
+from .prefetch import prefetch_row
 from .taste_kernels import Tables, fill_tastes, liked_items
 
 __all__ = ["N_HALF_LIVES", "N_SOURCES", "Counted", "Embedded", "Gathered", "Room", "gather_users"]
@@ -135,16 +134,6 @@ def sum_moves(history: Int32, n: int, rows: Rows, moves: Float32, moved: Int32) 
         g1 *= gammas[1]
         g2 *= gammas[2]
     return count
-
-
-@inlined
-def prefetch_row(a: int, nbr: Int32, w: Float32) -> None:
-    """Ask for the row of item `a`; rows of a large table come from memory, hundreds of cycles away."""
-    if 0 <= a < len(nbr):
-        ids, weights = nbr[a], w[a]
-        for k in range(0, len(ids), PER_LINE):
-            prefetch(ids, k)
-            prefetch(weights, k)
 
 
 @kernel

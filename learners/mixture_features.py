@@ -41,15 +41,13 @@ from schemas.runs import Float32, Float64, Int32
 
 from .blend_kernels import BLOCKED, Rows, dot, exp32, log32
 from .neighbour_rows import NeighbourRows
-from .prefetch import prefetch
+from .prefetch import PER_LINE, prefetch
 
 TASTE: Final = 32
 N_SOURCES: Final = 33
 """Features; those below `TASTE` have weights that are learned."""
 N_HALF_LIVES: Final = 5
 
-PER_LINE: Final = 16
-"""Numbers of four bytes in a cache line."""
 AHEAD: Final = 4
 """Candidates between asking for a vector and reading it."""
 

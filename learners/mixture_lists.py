@@ -24,9 +24,10 @@ from .blend_kernels import (
 )
 from .blend_lists import clipped
 from .blend_select import low_bound, padded, push
-from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room, prefetch_row
+from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room
 from .mixture_features import TASTE
 from .neighbour_rows import NeighbourRows
+from .prefetch import prefetch_row
 
 NEIGHBOURS: Final = 3
 """Source code of co-occurrence and EASE, after those of `blend_kernels`."""
