@@ -47,8 +47,8 @@ class Clocked(ReelflowContender):
     def __init__(self, learner: LearnerSettings, rules: Rules) -> None:
         super().__init__(learner, exclude_seen=rules.exclude_seen)
         parts = build_parts(
-            learner, RankerSettings(exclude_seen=rules.exclude_seen), list_size=PLACES, device="cpu", n_never=0,
-            with_tastes=False,
+            learner, RankerSettings(exclude_seen=rules.exclude_seen), list_size=PLACES, device="cpu",
+            n_never=0, with_tastes=False,
         )  # fmt: skip
         if not isinstance(parts.ranker, Recommender):
             raise TypeError("the evaluation needs embeddings")
