@@ -10,7 +10,7 @@ import pytest
 from benchmarks.quality.contenders.counting import ItemNeighbours, Markov
 from benchmarks.quality.contenders.pair_counts import _Matrix, _Table
 from benchmarks.quality.contenders.popularity import DAY_MS, Popular
-from benchmarks.quality.contenders.refits import Ease
+from benchmarks.quality.contenders.refits import Ease, Refitted
 from benchmarks.quality.contenders.river_models import River
 from benchmarks.quality.contenders.sasrec import windows
 from benchmarks.quality.contenders.scoring import Room
@@ -18,7 +18,7 @@ from benchmarks.quality.field import BASELINES
 from benchmarks.quality.figures import figure_of, gains_of
 from learners.prequential import Asked
 from schemas.learner import Contexts, Interactions
-from schemas.runs import Int32, Int64
+from schemas.runs import Float32, Int32, Int64
 
 ROOM = Room(30, 12)
 
@@ -74,6 +74,40 @@ def test_the_next_of_a_cycle_comes_first() -> None:
     markov = Markov(ROOM)
     markov.learn(cycles())
     assert markov.ranks(asked_of([1, 11], [2, 0])).tolist() == [0, 0]
+
+
+class Noted(Refitted):
+    """Notes of how much it was fitted."""
+
+    def __init__(self, **options: float) -> None:
+        super().__init__(ROOM, **options)  # type: ignore[arg-type]
+        self.fitted: list[int] = []
+
+    def fit(self, users: Int32, items: Int32) -> None:
+        self.fitted.append(len(users))
+
+    def fitted_scores(self, asked: Asked) -> Float32:
+        return np.zeros((len(asked.targets), asked.n_items), dtype=np.float32)
+
+
+def test_fits_that_nobody_asks_for_are_left_out() -> None:
+    all_asked, last_asked = (Noted(growth=1e9, most=1_440) for _ in range(2))
+    for _ in range(12):  # of 360 events each
+        for noted in (all_asked, last_asked):
+            noted.learn(cycles())
+        all_asked.scores(asked_of([1], [2]))
+    last_asked.learn(cycles())
+    last_asked.scores(asked_of([1], [2]))
+    assert all_asked.fitted == [1_080, 1_440, 2_880, 4_320]
+    assert last_asked.fitted == [4_320], "as it was when it was due, not as it is when it is asked"
+
+
+def test_fits_come_at_every_growth_by_a_quarter() -> None:
+    noted = Noted()
+    for _ in range(10):
+        noted.learn(cycles())
+        noted.scores(asked_of([1], [2]))
+    assert noted.fitted == [1_080, 1_440, 1_800, 2_520, 3_240]
 
 
 def two_tastes() -> tuple[Int32, Int32]:

@@ -21,11 +21,16 @@ _FIRST: Final = 1_000
 class Refitted(ByScore):
     """Fits when the positives have grown by `growth` since the last fit; popularity until the first.
 
+    A fit is made when something is asked, of what was there when it was due: one that nobody asks, because
+    the next was due before anything was scored, costs nothing.
+
     Parameters
     ----------
     growth : float
         .25: the model is at most a fifth of the stream old, and the fits of a whole stream cost about
         five times the last one.
+    most : int
+        Fits are due at its multiples as well.
     """
 
     def __init__(self, room: Room, growth: float = 0.25, most: int = 1 << 40) -> None:
@@ -34,7 +39,8 @@ class Refitted(ByScore):
         self._room = room
         self._users: list[Int32] = []
         self._items: list[Int32] = []
-        self._n = self._fitted_at = 0
+        self._n = self._wanted = 0
+        self._due = float(_FIRST)
         self.fits = 0
         self._popular = Popular(room, 7.0)
 
@@ -48,6 +54,11 @@ class Refitted(ByScore):
 
     def scores(self, asked: Asked) -> Float32:
         """Scores of all candidates, (B, n_items)."""
+        if self._wanted:
+            users, items = np.concatenate(self._users), np.concatenate(self._items)
+            self.fit(users[: self._wanted], items[: self._wanted])
+            self.fits += 1
+            self._wanted, self._users, self._items = 0, [users], [items]
         prior = self._popular.now(asked.n_items).astype(np.float32)
         if not self.fits:
             return np.repeat(prior[None, :], len(asked.targets), axis=0)
@@ -60,12 +71,9 @@ class Refitted(ByScore):
         self._items.append(batch.items[positive])
         self._n += int(positive.sum())
         self._popular.learn(batch)
-        due = min(self._fitted_at * (1.0 + self._growth), self._fitted_at + self._most)
-        if self._n >= max(due, _FIRST):
-            self._users, self._items = [np.concatenate(self._users)], [np.concatenate(self._items)]
-            self.fit(self._users[0], self._items[0])
-            self.fits += 1
-            self._fitted_at = self._n
+        if self._n >= self._due:
+            self._wanted = self._n
+            self._due = min(self._n * (1.0 + self._growth), float((self._n // self._most + 1) * self._most))
 
 
 class Ease(Refitted):
