@@ -8,8 +8,8 @@ A head of at most `n_head` items keeps exact counts of who took up both, over th
 Items join as they are first met; once the head is full, those that others overtook give way at a
 refit, and newcomers count from zero. A refit begins whenever a quarter more was counted than at the
 last one, and `least_growth` more. It inverts by Gauss-Jordan elimination without pivots, `PANEL`
-columns a learn_many (so it never stops the learner for long, and is a function of the batches
-alone), and then publishes the `width` largest entries of each row. Scores, j = 0 for the newest::
+columns a learn_many and at least `PANEL_EVERY` events apart (so it never stops the learner for long,
+costs small batches no more than large ones, and is a function of the batches alone), and then publishes the `width` largest entries of each row. Scores, j = 0 for the newest::
 
     s(b) = sum_j .97^j B[a_j, b]
 
@@ -46,6 +46,9 @@ GROWTH: Final = 1.25
 FIRST_FIT: Final = 512
 PANEL: Final = 64
 """Columns eliminated in one learn_many: 4 ms at 1 500 items."""
+
+PANEL_EVERY: Final = 64
+"""Events at least from one panel to the next."""
 
 BLOCK: Final = 128
 """Rows updated together."""
@@ -136,9 +139,8 @@ class Ease(NeighbourTable):
         self.least_growth = 0
         """Events at least from one refit to the next; no part of the state."""
         n = min(_FIRST_ITEMS, max_items)
-        self._state: Int64 = np.zeros(
-            4, dtype=np.int64
-        )  # head size, counted, counted at the last refit, columns done
+        # Head size, counted, counted at the last refit, columns done, events since the last panel.
+        self._state: Int64 = np.zeros(5, dtype=np.int64)
         self._place: Int32 = np.full(n, -1, dtype=np.int32)
         self._counts: Int32 = np.zeros(n, dtype=np.int32)
         size = min(_FIRST_HEAD, n_head)
@@ -190,15 +192,18 @@ class Ease(NeighbourTable):
             self._state,
             self._gram,
         )
-        self._go_on()
+        self._go_on(len(batch))
 
-    def _go_on(self) -> None:
+    def _go_on(self, n_events: int) -> None:
         counted, fitted = int(self._state[1]), int(self._state[2])
         due = max(GROWTH * fitted, fitted + self.least_growth) if fitted else FIRST_FIT
         if not len(self._fitting) and counted >= due:
             self._begin_fit()
         if len(self._fitting):
-            self._eliminate()
+            self._state[4] += n_events
+            if self._state[4] >= PANEL_EVERY:
+                self._state[4] = 0
+                self._eliminate()
 
     def _begin_fit(self) -> None:
         self._choose_head()
@@ -336,7 +341,7 @@ class Ease(NeighbourTable):
         StateError
             Arrays are missing, or of another width.
         """
-        state = taken(arrays, "state", self._state, rows=4)
+        state = taken(arrays, "state", self._state, rows=5)
         head, m = taken(arrays, "head", self._head, rows=int(state[0])), int(state[0])
         flat = np.zeros(0, dtype=np.float32)
         gram = taken(arrays, "gram", flat, rows=m * m).reshape(m, m)
