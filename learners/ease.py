@@ -9,7 +9,8 @@ Items join as they are first met; once the head is full, those that others overt
 refit, and newcomers count from zero. A refit begins whenever a quarter more was counted than at the
 last one, and `least_growth` more. It inverts by Gauss-Jordan elimination without pivots, `PANEL`
 columns a learn_many and at least `PANEL_EVERY` events apart (so it never stops the learner for long,
-costs small batches no more than large ones, and is a function of the batches alone), and then publishes the `width` largest entries of each row. Scores, j = 0 for the newest::
+costs small batches no more than large ones, and is a function of the batches alone), and then
+publishes the `width` largest entries of each row. Scores, j = 0 for the newest::
 
     s(b) = sum_j .97^j B[a_j, b]
 
