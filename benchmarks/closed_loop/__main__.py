@@ -81,10 +81,14 @@ def serve(policy: str, config: SimulatorConfig, hours: float, warm_h: float) -> 
     platform = Platform(config, lists)
     holder.append(platform)
     end_ms = config.start_ms + round(hours * HOUR_MS)
-    tally = Tally(config.users, config.start_ms + round(warm_h * HOUR_MS), end_ms)
+    from_ms = config.start_ms + round(warm_h * HOUR_MS)
+    tally = Tally(config.users, from_ms, end_ms)
     opening: list[Record] = [item_record(platform.items.item(n)) for n in range(len(platform.items))]
     lists.observe(opening, [], config.start_ms)
+    is_warm = False
     while platform.now_ms < end_ms:
+        if not is_warm and platform.now_ms >= from_ms:
+            lists.n_asked, lists.n_left, is_warm = 0, 0, True
         records = list(platform.step(min(STEP_MS, end_ms - platform.now_ms)))
         events = [decode_event(r.value) for r in records if r.kind == "event" and r.value is not None]
         tally.add(events)
@@ -105,7 +109,9 @@ def print_surface(surface: str, found: dict[str, list[Tally]], weights: Any, n_i
         left = max(tally.left_ratio for tally in tallies)
         print("  ".join([f"{policy:>13}", *(f"{e!s:>32}" for e in estimates.values()), f"{shown:>15,.0f}"]))
         if left > 0:
-            print(f"{'':>15}{left:.2%} of the views had nothing on the list and were the platform's own mix")
+            print(
+                f"{'':>15}{left:.2%} of these views had nothing on the list and were the platform's own mix"
+            )
         result[policy] = {name: [e.value, e.low, e.high] for name, e in estimates.items()}
         result[policy]["coverage"] = shown / n_items
     if {"reelflow", "hourly_refit"} <= set(found):

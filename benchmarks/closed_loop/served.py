@@ -28,6 +28,9 @@ POPULARITY_HALF_LIFE_MS: Final = 6 * HOUR_MS
 _DECODER: Final = msgspec.json.Decoder(Snapshot)
 """Without the checks of `decode_snapshot`: who wrote it is this process."""
 
+HOURLY_WIDTH: Final = 300
+"""Places of a list that has to last an hour: one of `WIDTH` runs out in a third of the views."""
+
 CHUNK: Final = 4_096
 """Events applied together at most, so that the worker learns from all of them (`streams.overload`)."""
 
@@ -40,10 +43,12 @@ class ServedLists(Lists):
     n_users : int
     items : Callable[[], ItemWorld]
         The catalogue with its truth; a policy uses which items are alive.
+    width : int
+        Places of a list.
     """
 
-    def __init__(self, n_users: int, items: Callable[[], ItemWorld]) -> None:
-        super().__init__(n_users)
+    def __init__(self, n_users: int, items: Callable[[], ItemWorld], width: int = WIDTH) -> None:
+        super().__init__(n_users, width)
         self._world = items
         self._shown: Mask = np.zeros((n_users, 0), dtype=np.bool_)
         self.n_asked = self.n_left = 0
@@ -125,7 +130,7 @@ class ReelflowLists(ServedLists):
     ----------
     refit_ms : int
         0 learns and publishes at the end of every step. Otherwise what arrives waits, and is learned
-        so often; the lists stay between.
+        so often; the lists stay between, and are as long as that takes.
     seed : int
     exclude_seen, embeddings, adapts : bool
         Of ranker and learner.
@@ -142,7 +147,8 @@ class ReelflowLists(ServedLists):
         embeddings: bool = True,
         adapts: bool = False,
     ) -> None:
-        super().__init__(n_users, items)
+        super().__init__(n_users, items, HOURLY_WIDTH if refit_ms else WIDTH)
+        width = self.items.shape[1]
         self._now_ms = 0
         self._refit_ms, self._refitted_ms = refit_ms, 0
         self._waiting: list[Record] = []
@@ -153,7 +159,7 @@ class ReelflowLists(ServedLists):
             learner=LearnerSettings(
                 seed=seed, device="cpu", embeddings=embeddings, adapt_to_drift=adapts, tastes=embeddings
             ),
-            ranker=RankerSettings(list_size=WIDTH, evaluate_ratio=0.0, exclude_seen=exclude_seen),
+            ranker=RankerSettings(list_size=width, evaluate_ratio=0.0, exclude_seen=exclude_seen),
         )
         self.core = WorkerCore(
             settings,
@@ -182,7 +188,7 @@ class ReelflowLists(ServedLists):
             pass
         unknown = np.flatnonzero(self.snapshot < 0)
         if len(unknown):  # as the gateway does for who has no list
-            slots, _ = self.core.model.popular(WIDTH, self.core.unavailable())
+            slots, _ = self.core.model.popular(self.items.shape[1], self.core.unavailable())
             numbers = [int(name[2:]) for name in self.core.model.items.texts_at(slots).to_list()]
             self.items[unknown, : len(numbers)] = numbers
 

@@ -25,16 +25,22 @@ _MAX_BATCHES: Final = 20
 class Lists:
     """Each user's current list, as far as it names simulated users and items.
 
+    Parameters
+    ----------
+    n_users : int
+    width : int
+        Places of a list that are kept.
+
     Attributes
     ----------
-    items : (N, 50) int64
+    items : (N, width) int64
         Numbers of the items by position, -1 where there is none.
     snapshot : (N,) int64
         Number of each user's snapshot, -1 without one; `snapshot_id` gives its id.
     """
 
-    def __init__(self, n_users: int) -> None:
-        self.items: Ints = np.full((n_users, WIDTH), NOTHING, dtype=np.int64)
+    def __init__(self, n_users: int, width: int = WIDTH) -> None:
+        self.items: Ints = np.full((n_users, width), NOTHING, dtype=np.int64)
         self.snapshot: Ints = np.full(n_users, NOTHING, dtype=np.int64)
         self._ids: dict[int, str] = {}
         self._n_snapshots = 0
@@ -46,7 +52,7 @@ class Lists:
             return False
         self.items[user] = self.snapshot[user] = NOTHING
         if snapshot is not None:
-            numbers = [_number(place.item_id, "si") for place in snapshot.items[:WIDTH]]
+            numbers = [_number(place.item_id, "si") for place in snapshot.items[: self.items.shape[1]]]
             self.items[user, : len(numbers)] = [NOTHING if n is None else n for n in numbers]
             self.snapshot[user] = self._n_snapshots
             self._ids[self._n_snapshots] = snapshot.snapshot_id
