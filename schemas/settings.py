@@ -100,6 +100,10 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[int, Meta(ge=0, le=1_000)],
         Meta(description="longest that fetched records rest so that small runs grow, ms; 0 never"),
     ] = 20
+    heavy_user_share: Annotated[
+        Ratio,
+        Meta(description="a user who sends this share of the events is named in the log; 0 nobody is"),
+    ] = 0.2
     tick_ms: Annotated[Annotated[int, Meta(ge=1, le=10_000)], Meta(description="pace of publishing, ms")] = 20
     refresh_interval_ms: Annotated[
         Annotated[int, Meta(ge=0, le=3_600_000)],

@@ -165,7 +165,8 @@ class Stats(Struct, frozen=True, kw_only=True):
     """The worker's figures; quality is in fractions, by contender and metric, each row of
     `quality_series` is (events scored, reelflow, popularity, markov). `acceptance` is what viewers
     make of listed items by surface, 0 to 1; `adapting` says that it fell, last on `drifted`, and that
-    the model learns faster for a while.
+    the model learns faster for a while. `heavy_users` and `heavy_items` are those with most events
+    lately, and their shares.
     """
 
     events_per_s: float
@@ -189,6 +190,8 @@ class Stats(Struct, frozen=True, kw_only=True):
     adapting: bool = False
     drifted: str = ""
     acceptance: dict[str, float] = {}
+    heavy_users: dict[str, float] = {}
+    heavy_items: dict[str, float] = {}
     catalogue_coverage: float | None = None
     lag_records: int | None = None
     recovered: float | None = None

@@ -208,6 +208,11 @@ class WorkerMetrics:
             ["surface"],
             registry=registry,
         )
+        self.heaviest_user = Gauge(
+            "reelflow_heaviest_user_ratio",
+            "Share of the events counted lately that one user sent: the user who sent most",
+            registry=registry,
+        )
         self.hit_changes = Counter(
             "reelflow_hit_rate_changes",
             "Changes ADWIN found in whether the next item is among the first ten, up or down",

@@ -64,6 +64,7 @@ class Answers:
         metrics.adapting.set(core.model.adaptation.is_on)
         for surface, rate in self._acceptance().items():
             metrics.acceptance.labels(surface).set(rate)
+        metrics.heaviest_user.set(core.heavy.heaviest)
         board = core.model.board
         if board.n:
             self._tell_quality(board)
@@ -104,6 +105,8 @@ class Answers:
             "recovered": core.recovered_ratio(),
             "lag_records": core.lag_records(),
             "active_users": self._active_users(),
+            "heavy_users": dict(core.heavy.users()),
+            "heavy_items": dict(core.heavy.items()),
             "n_items": len(core.model.items),
             "n_users": sum(len(part.state.users) for part in core.partitions.values()),
             "device": core.model.device,

@@ -41,6 +41,7 @@ from .commits import CommitGate, Positions
 from .cut import Captured, capture
 from .device import fork_join_of
 from .drift_watch import DriftWatch
+from .heavy import HeavyWatch
 from .intake import Intake
 from .item_table import ItemTable
 from .latency import Rate
@@ -139,7 +140,12 @@ class WorkerCore:
         self.drifted = ""
         """Surface on which viewers turned away last, in this process or the journal it went on from."""
         self.watch = DriftWatch(settings.learner.drift_delta) if settings.learner.drift_delta else None
-        self._intake = Intake(settings, self.model, self.held, letters, metrics, self.watch, fork_join)
+        self.heavy = HeavyWatch(
+            settings.worker.heavy_user_share, self.held.partitions, self.model.items
+        )
+        self._intake = Intake(
+            settings, self.model, self.held, letters, metrics, self.watch, fork_join, self.heavy
+        )
         self.publisher = Publisher(
             settings, self.model, self.held.partitions, sink, self._snapshots_gate, metrics, clock
         )

@@ -26,6 +26,7 @@ from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
 from .drift_watch import DriftWatch
+from .heavy import HeavyWatch
 from .letters import LetterWriter
 from .partition import Holdings, Partition, Shelf
 
@@ -91,6 +92,8 @@ class Intake:
         Is shown what became of listed items.
     fork_join : ForkJoin
         Threads to decode and fold with.
+    heavy : HeavyWatch, optional
+        Is shown what arrived.
     """
 
     def __init__(
@@ -102,8 +105,10 @@ class Intake:
         metrics: WorkerMetrics,
         watch: DriftWatch | None = None,
         fork_join: ForkJoin = ALONE,
+        heavy: HeavyWatch | None = None,
     ) -> None:
         self._fork_join = fork_join
+        self._heavy = heavy
         self._watch = watch
         self._model = model
         self._held = held
@@ -125,10 +130,12 @@ class Intake:
         What needs one run alone, or one partition alone, two threads do where there is much of it. Names
         are given in the order of the runs, whoever does what.
 
-        Without `reports` nobody is shown what became of listed items.
+        Without `reports` nobody is shown what arrived and what became of listed items.
         """
         self._sequence = sequence
         batches = self._decoded(runs)
+        if reports and self._heavy is not None:
+            self._heavy.take(batches)
         folded = self._folded(batches)
         found = []
         for run, batch, one in zip(runs, batches, folded, strict=True):
