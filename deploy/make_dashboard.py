@@ -154,6 +154,16 @@ PANELS: list[tuple[str, str, str, list[Query]]] = [
         ],
     ),
     (
+        "Variants of lists: share, and what viewers make of their items",
+        "timeseries",
+        "percentunit",
+        [
+            ("reelflow_variant_share_ratio", "{{variant}}, share"),
+            ("reelflow_variant_reward_ratio", "{{variant}}, reward"),
+            ("reelflow_heaviest_user_ratio", "events of the heaviest user"),
+        ],
+    ),
+    (
         "Share of the log folded at start",
         "timeseries",
         "percentunit",

@@ -31,7 +31,7 @@ WINDOW: Final = 16_384
 class HeavyKeys:
     """Counts integer keys. Not part of any state.
 
-    Memory: some 3 000 keys. Cost: 3 microseconds a key where most are seen once, less where they return.
+    Memory: some 3 000 keys. Cost: 0.6 to 1 microseconds a key; up to 3 where no key returns.
 
     Parameters
     ----------

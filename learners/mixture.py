@@ -69,8 +69,12 @@ class Mixture(GateWeights):
     @property
     def list_weights(self) -> Float32:
         """By bucket, weights of what orders lists: those of the next item, and of the taste; a copy."""
+        return self.weights_for(float(TASTE_WEIGHT))
+
+    def weights_for(self, taste: float) -> Float32:
+        """The same with another weight of the taste."""
         weights = self.weights
-        weights[:, TASTE] = TASTE_WEIGHT
+        weights[:, TASTE] = np.float32(taste)
         return weights
 
     def learn(self, rows: Int32, targets: Int32, gathered: Gathered, room: Room) -> int:

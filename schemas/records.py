@@ -137,12 +137,13 @@ class Knows(Struct, frozen=True, kw_only=True):
     ts_ms: TimestampMs
 
 
-class ModelRef(Struct, frozen=True, kw_only=True):
-    """Which model made the list."""
+class ModelRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which model made the list, and in which of its variants, where it has such."""
 
     name: Id
     epoch: Annotated[int, Meta(ge=0)]
     sequence: Annotated[int, Meta(ge=0)]
+    variant: Id | None = None
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

@@ -319,6 +319,21 @@ class OrderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     like: Annotated[ObjectiveWeight, Meta(description="times log p_like")] = 0.0
 
 
+Exploration = Annotated[float, Meta(ge=0, le=1_000)]
+
+
+class VariantSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way to make lists; what it does not name is as the section `ranker` has it."""
+
+    order_weights: OrderSettings | None = None
+    live_exploration: Exploration | None = None
+    content_exploration: Ratio | None = None
+    taste_weight: Annotated[float, Meta(ge=0, le=100)] | None = None
+
+
+VariantName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
 class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a published list looks like."""
 
@@ -327,7 +342,7 @@ class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         3_600_000
     )
     live_exploration: Annotated[
-        Annotated[float, Meta(ge=0, le=1_000)],
+        Exploration,
         Meta(description="heat that every open room is given in the draw of a list's room"),
     ] = 0.5
     content_exploration: Annotated[
@@ -343,6 +358,18 @@ class RankerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             " [probability.md](probability.md#order)"
         ),
     ] = OrderSettings()
+    variants: Annotated[
+        Annotated[dict[VariantName, VariantSettings], Meta(max_length=8)],
+        Meta(
+            description="ways to make lists, name to the settings that differ, of which a bandit chooses by"
+            " what becomes of their items: [variants.md](variants.md)"
+        ),
+    ] = {}
+    variant_floor: Annotated[Ratio, Meta(description="share of lists that every variant has at least")] = 0.05
+    variant_memory: Annotated[
+        Annotated[int, Meta(ge=100, le=100_000_000)],
+        Meta(description="views of listed items after which what was learned of variants has faded to 1/e"),
+    ] = 20_000
     exclude_seen: Annotated[bool, Meta(description="leave out what the user consumed")] = True
     follow_model: Annotated[
         str | None, Meta(description="model that a separate ranker follows; default worker.model_name")
@@ -494,7 +521,7 @@ def _from_text(text: str) -> Any:
 
 
 def _named(section: str, error: msgspec.ValidationError) -> ConfigurationError:
-    message, _, where = str(error).partition(" - at `$")
+    message, _, where = str(error).replace("`key` in ", "").partition(" - at `$")
     named = f"{section}{where.rstrip('`')}"
     if "unknown field `" in message:
         return ConfigurationError(f"{named}.{message.split('`')[1]}", "unknown setting")

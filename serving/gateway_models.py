@@ -161,12 +161,20 @@ class Items(Struct, frozen=True, kw_only=True):
     items: dict[str, ItemFacts]
 
 
+class VariantFigures(Struct, frozen=True, kw_only=True):
+    """A way to make lists: its share of them, what viewers make of its items, and lists made so far."""
+
+    share: Probability
+    reward: Probability | None
+    lists: int
+
+
 class Stats(Struct, frozen=True, kw_only=True):
     """The worker's figures; quality is in fractions, by contender and metric, each row of
     `quality_series` is (events scored, reelflow, popularity, markov). `acceptance` is what viewers
     make of listed items by surface, 0 to 1; `adapting` says that it fell, last on `drifted`, and that
     the model learns faster for a while. `heavy_users` and `heavy_items` are those with most events
-    lately, and their shares.
+    lately, and their shares; `variants` are those of `ranker.variants`.
     """
 
     events_per_s: float
@@ -192,6 +200,7 @@ class Stats(Struct, frozen=True, kw_only=True):
     acceptance: dict[str, float] = {}
     heavy_users: dict[str, float] = {}
     heavy_items: dict[str, float] = {}
+    variants: dict[str, VariantFigures] = {}
     catalogue_coverage: float | None = None
     lag_records: int | None = None
     recovered: float | None = None

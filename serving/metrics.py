@@ -208,6 +208,24 @@ class WorkerMetrics:
             ["surface"],
             registry=registry,
         )
+        self.variant_lists = Counter(
+            "reelflow_variant_lists",
+            "Lists made, by variant (ranker.variants)",
+            ["variant"],
+            registry=registry,
+        )
+        self.variant_share = Gauge(
+            "reelflow_variant_share_ratio",
+            "Share of lists that a variant is given",
+            ["variant"],
+            registry=registry,
+        )
+        self.variant_reward = Gauge(
+            "reelflow_variant_reward_ratio",
+            "Mean reward of the items that a variant's lists offered, older views fading",
+            ["variant"],
+            registry=registry,
+        )
         self.heaviest_user = Gauge(
             "reelflow_heaviest_user_ratio",
             "Share of the events counted lately that one user sent: the user who sent most",

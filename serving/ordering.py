@@ -25,7 +25,7 @@ import numpy as np
 from learners.probability_items import ItemProbability
 from schemas.learner import Contexts
 from schemas.runs import Float32, Int32
-from schemas.settings import OrderSettings
+from schemas.settings import OrderSettings, RankerSettings
 
 from .ranking import Ranked
 
@@ -38,20 +38,26 @@ def is_mixed(weights: OrderSettings) -> bool:
     return weights.click > 0 or weights.completion > 0 or weights.like > 0
 
 
+def mixes(ranker: RankerSettings) -> bool:
+    """Whether lists, or those of a variant, are ordered by more than the next item."""
+    variants = (variant.order_weights for variant in ranker.variants.values())
+    return is_mixed(ranker.order_weights) or any(w is not None and is_mixed(w) for w in variants)
+
+
 class Ordering:
     """Puts lists into the order of a mix.
 
     Parameters
     ----------
     probability : ItemProbability
-    weights : OrderSettings
     """
 
-    def __init__(self, probability: ItemProbability, weights: OrderSettings) -> None:
+    def __init__(self, probability: ItemProbability) -> None:
         self._probability = probability
-        self._weights = weights
 
-    def ordered(self, ranked: Ranked, contexts: Contexts, now_ms: int, k: int) -> Ranked:
+    def ordered(
+        self, ranked: Ranked, contexts: Contexts, now_ms: int, k: int, weights: OrderSettings
+    ) -> Ranked:
         """The best `k` of each list of `ranked` (B, K), whose scores become s; ties keep their order.
 
         `now_ms` is the event time of the question. About 8 microseconds an item.
@@ -61,7 +67,7 @@ class Ordering:
         if len(rows):
             items = ranked.items[rows, places]
             scores[rows, places] = self._mixed(
-                ranked.scores[rows, places], contexts.users[rows], items, now_ms
+                ranked.scores[rows, places], contexts.users[rows], items, now_ms, weights
             )
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         held = {name: getattr(ranked, name) for name in Ranked.__struct_fields__}
@@ -74,8 +80,10 @@ class Ordering:
             }
         )
 
-    def _mixed(self, next_item: Float32, users: Int32, items: Int32, now_ms: int) -> Float32:
-        found, weights = self._probability.scores(users, items, now_ms), self._weights
+    def _mixed(
+        self, next_item: Float32, users: Int32, items: Int32, now_ms: int, weights: OrderSettings
+    ) -> Float32:
+        found = self._probability.scores(users, items, now_ms)
         mixed = weights.next_item * next_item.astype(np.float64)
         for weight, p in (
             (weights.click, found.click),

@@ -116,8 +116,20 @@ class Recommender(ItemLists):
         if self._tastes is not None:
             self._tastes.learn_many(batch)
 
-    def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools, *, scoring: bool = False) -> Ranked:
-        """Lists of B users; see `Ranker.rank`. `scoring` changes nothing: no state is kept between calls."""
+    def rank(
+        self,
+        contexts: Contexts,
+        seen: Int32,
+        withdrawn: Bools,
+        *,
+        scoring: bool = False,
+        taste_weight: float | None = None,
+    ) -> Ranked:
+        """Lists of B users; see `Ranker.rank`. `scoring` changes nothing: no state is kept between calls.
+
+        `taste_weight` is that of the tastes, where there are such, against 1 of the next item; None for
+        the usual.
+        """
         n, k = len(contexts.users), self._list_size
         ranked = Ranked(
             items=np.empty((n, k), dtype=np.int32),
@@ -127,7 +139,12 @@ class Recommender(ItemLists):
             reasons=np.empty((n, k), dtype=np.int32),
         )
         out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)
-        weights = self._mixture.weights if self._tastes is None else self._mixture.list_weights
+        if self._tastes is None:
+            weights = self._mixture.weights
+        elif taste_weight is None:
+            weights = self._mixture.list_weights
+        else:
+            weights = self._mixture.weights_for(taste_weight)
         tastes = self._no_tastes if self._tastes is None else self._tastes.view()
         uniform = np.float32(np.log1p(1e5 / max(self._popularity.n_items, 1)))
         history = np.ascontiguousarray(contexts.history)

@@ -37,6 +37,7 @@ MAX_DIGITS: Final = 20
     AFTER_OFFSET,
     AFTER_EVENT,
     AFTER_TS,
+    OF_NONE,
     FALLBACK_NONE,
     FALLBACK_COLD,
     FALLBACK_STALE,
@@ -55,7 +56,8 @@ MAX_DIGITS: Final = 20
     CONTENT,
     AFTER_CONTENT,
     N_TEXTS,
-) = range(24)
+) = range(25)
+"""What follows is told of variants, one text each."""
 
 
 class Fragments(NamedTuple):
@@ -197,6 +199,7 @@ def write_snapshots(
     offsets: Int64,
     ts_ms: Int64,
     fallbacks: Int8,
+    variants: Int8,
     first_sequence: int,
     digits: UInt8,
 ) -> None:
@@ -230,6 +233,8 @@ def write_snapshots(
         p = put(out, p, td, te[AFTER_EVENT], te[AFTER_EVENT + 1])
         p = put_number(out, p, ts_ms[i], digits)
         p = put(out, p, td, te[AFTER_TS], te[AFTER_TS + 1])
+        v = OF_NONE if variants[i] < 0 else N_TEXTS + variants[i]
+        p = put(out, p, td, te[v], te[v + 1])
         f = FALLBACK_NONE + fallbacks[i]
         p = put(out, p, td, te[f], te[f + 1])
         is_first = True

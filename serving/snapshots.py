@@ -121,9 +121,20 @@ class SnapshotEncoder:
     ttl_ms : int
     first_sequence : int
         Of the publish sequence in which snapshot ids end; it must not fall over restarts.
+    variants : sequence of str
+        Names of the ways to make lists, where there are such.
     """
 
-    def __init__(self, item_ids: Interner, *, model_name: str, ttl_ms: int, first_sequence: int = 0) -> None:
+    def __init__(
+        self,
+        item_ids: Interner,
+        *,
+        model_name: str,
+        ttl_ms: int,
+        first_sequence: int = 0,
+        variants: Sequence[str] = (),
+    ) -> None:
+        self._variants = [msgspec.json.encode(name).decode() for name in variants]
         self._table = IdTable(item_ids)
         self._model_name = msgspec.json.encode(model_name).decode()
         self._ttl_ms = ttl_ms
@@ -147,6 +158,7 @@ class SnapshotEncoder:
         epoch: int,
         sequence: int,
         fallbacks: Int8,
+        variants: Int8 | None = None,
     ) -> Encoded:
         """Snapshots of B users, in their order; 0.8 microseconds each.
 
@@ -168,17 +180,20 @@ class SnapshotEncoder:
             Of the model.
         fallbacks : Int8
             (B,) `FALLBACK_NONE`, `FALLBACK_COLD_USER` or `FALLBACK_STALE_MODEL`.
+        variants : Int8, optional
+            (B,) number of the variant that made each, -1 for none.
 
         Raises
         ------
         ValueError
-            Lengths differ, or an item, reason, offset, time or fallback is out of range.
+            Lengths differ, or an item, reason, offset, time, fallback or variant is out of range.
         """
         n = sum(map(len, user_ids))
         if not n:
             return Encoded([], [])
         ids = self._table.sync()
-        self._check(n, ranked, offsets, sum(map(len, event_ids)), ts_ms, fallbacks)
+        of = np.full(n, -1, dtype=np.int8) if variants is None else variants
+        self._check(n, ranked, offsets, sum(map(len, event_ids)), ts_ms, fallbacks, of)
         partitions = np.broadcast_to(np.asarray(partition, dtype=np.int64), n)
         if int(partitions.min()) < 0:
             raise ValueError("a partition is not negative")
@@ -193,7 +208,7 @@ class SnapshotEncoder:
         propensities = np.zeros((0, 0), np.float32) if ranked.propensities is None else ranked.propensities
         lists = ListColumns(ranked.items, ranked.relevance, ranked.sources, ranked.reasons, propensities)
         write_snapshots(
-            self._out, bounds, texts, ids, users, events, lists, partitions, offsets, ts_ms, fallbacks,
+            self._out, bounds, texts, ids, users, events, lists, partitions, offsets, ts_ms, fallbacks, of,
             self._next_sequence, np.empty(MAX_DIGITS, dtype=np.uint8),
         )  # fmt: skip
         self._next_sequence += n
@@ -202,9 +217,16 @@ class SnapshotEncoder:
         return Encoded(_keys(user_ids, users), [view[a:b].tobytes() for a, b in pairwise(places)])
 
     def _check(
-        self, n: int, ranked: Ranked, offsets: Int64, n_events: int, ts_ms: Int64, fallbacks: Int8
+        self,
+        n: int,
+        ranked: Ranked,
+        offsets: Int64,
+        n_events: int,
+        ts_ms: Int64,
+        fallbacks: Int8,
+        variants: Int8,
     ) -> None:
-        lengths = {len(ranked.items), len(offsets), n_events, len(ts_ms), len(fallbacks)}
+        lengths = {len(ranked.items), len(offsets), n_events, len(ts_ms), len(fallbacks), len(variants)}
         if lengths != {n}:
             raise ValueError(f"columns of {sorted(lengths)} rows for {n} users")
         n_ids = len(self._table)
@@ -214,6 +236,8 @@ class SnapshotEncoder:
             raise ValueError("a user without an applied event has no snapshot")
         if int(fallbacks.min()) < FALLBACK_NONE or int(fallbacks.max()) > FALLBACK_STALE_MODEL:
             raise ValueError("unknown fallback")
+        if int(variants.min()) < -1 or int(variants.max()) >= len(self._variants):
+            raise ValueError("unknown variant")
 
     def _texts(self, generated_at_ms: int, epoch: int, sequence: int) -> Fragments:
         """What is the same in all snapshots of a call, in the order of the kernel's constants."""
@@ -223,7 +247,8 @@ class SnapshotEncoder:
             f'","generated_at_ms":{generated_at_ms},"ttl_ms":{self._ttl_ms},"knows":{{"partition":',
             ',"event_id":"',
             '","ts_ms":',
-            f'}},"model":{{"name":{self._model_name},"epoch":{epoch},"sequence":{sequence}}},"fallback":',
+            f'}},"model":{{"name":{self._model_name},"epoch":{epoch},"sequence":{sequence}',
+            '},"fallback":',
             '"none","items":[',
             '"cold_user","items":[',
             '"stale_model","items":[',
@@ -241,6 +266,7 @@ class SnapshotEncoder:
             ',"reasons":[{"kind":"explore"}]}',
             ',"source":"content","propensity":0.',
             ',"reasons":[{"kind":"new"}]}',
+            *(f',"variant":{name}}},"fallback":' for name in self._variants),
         ]
         encoded = [text.encode() for text in texts]
         ends = np.zeros(len(texts) + 1, dtype=np.int64)

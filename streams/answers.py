@@ -65,6 +65,8 @@ class Answers:
         for surface, rate in self._acceptance().items():
             metrics.acceptance.labels(surface).set(rate)
         metrics.heaviest_user.set(core.heavy.heaviest)
+        if core.variants is not None:
+            core.variants.refresh_gauges()
         board = core.model.board
         if board.n:
             self._tell_quality(board)
@@ -107,6 +109,7 @@ class Answers:
             "active_users": self._active_users(),
             "heavy_users": dict(core.heavy.users()),
             "heavy_items": dict(core.heavy.items()),
+            "variants": {} if core.variants is None else core.variants.stats(),
             "n_items": len(core.model.items),
             "n_users": sum(len(part.state.users) for part in core.partitions.values()),
             "device": core.model.device,

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import structlog
@@ -46,11 +46,16 @@ from .intake import Intake
 from .item_table import ItemTable
 from .latency import Rate
 from .letters import LetterWriter
+from .list_views import Asks, ListViews
 from .model import Model, concatenated
 from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
 from .share import BACKLOG_SHARE, MOST_SHARE, PublishShare
 from .sinks import Sink
+from .ways import ways_of
+
+if TYPE_CHECKING:
+    from .variants import VariantChoice
 
 log = structlog.get_logger(__name__)
 
@@ -140,15 +145,18 @@ class WorkerCore:
         self.drifted = ""
         """Surface on which viewers turned away last, in this process or the journal it went on from."""
         self.watch = DriftWatch(settings.learner.drift_delta) if settings.learner.drift_delta else None
-        self.heavy = HeavyWatch(
-            settings.worker.heavy_user_share, self.held.partitions, self.model.items
-        )
+        self.heavy = HeavyWatch(settings.worker.heavy_user_share, self.held.partitions, self.model.items)
+        self.variants = _variants_of(settings, metrics) if tells else None
+        """Who chooses between the ways to make lists, where there are several."""
+        asking: list[Asks] = [asks for asks in (self.watch, self.variants) if asks is not None]
         self._intake = Intake(
-            settings, self.model, self.held, letters, metrics, self.watch, fork_join, self.heavy
-        )
+            settings, self.model, self.held, letters, metrics, ListViews(*asking) if asking else None,
+            fork_join, self.heavy,
+        )  # fmt: skip
         self.publisher = Publisher(
-            settings, self.model, self.held.partitions, sink, self._snapshots_gate, metrics, clock
-        )
+            settings, self.model, self.held.partitions, sink, self._snapshots_gate, metrics, clock,
+            self.variants,
+        )  # fmt: skip
         self.publisher.before_send = self._before_send
         self.syncs: Syncs | None = None
         """Set by a role that publishes its model."""
@@ -407,6 +415,14 @@ class WorkerCore:
         if self._captured is not None and self._letters_gate.clear(self._captured.sequence):
             keeper.take(self._captured)
             self._captured = None
+
+
+def _variants_of(settings: Settings, metrics: WorkerMetrics) -> VariantChoice | None:
+    if not settings.ranker.variants:
+        return None
+    from .variants import VariantChoice  # scipy loads here: seconds, and only if wanted
+
+    return VariantChoice(settings, ways_of(settings.learner, settings.ranker), metrics)
 
 
 def _cut_at_position(run: RecordRun, positions: Positions) -> RecordRun | None:

@@ -24,7 +24,7 @@ from schemas.hashing import hash_one
 from schemas.learner import Arrays
 from schemas.settings import Settings
 from schemas.signals import entries
-from serving.ordering import is_mixed
+from serving.ordering import mixes
 
 from .checkpoint.format import Cut
 from .listed import LISTED
@@ -206,12 +206,12 @@ def settings_of_fold(settings: Settings) -> dict[str, Any]:
 
 def _fold_of_probabilities(settings: Settings) -> dict[str, Any]:
     """What the fold depends on where they are learned; a state without them says nothing of it."""
-    learner, weights = settings.learner, settings.ranker.order_weights
+    learner = settings.learner
     if not learner.probabilities:
         return {}
     names = ("probabilities", "probabilities_per_s", "attribution_s")
     return {f"learner.{name}": getattr(learner, name) for name in names} | {
-        "ranker.order_weights": is_mixed(weights)  # then the gate learns from longer lists
+        "ranker.order_weights": mixes(settings.ranker)  # then the gate learns from longer lists
     }
 
 

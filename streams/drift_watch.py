@@ -12,10 +12,8 @@ from typing import Final
 import numpy as np
 import structlog
 
-from learners.acceptance import Acceptance
+from learners.acceptance import Rewards
 from learners.drift import DriftMonitor
-from schemas.learner import Interactions
-from schemas.runs import Int8, Int32
 from schemas.signals import ROWS
 
 log = structlog.get_logger(__name__)
@@ -38,16 +36,10 @@ class DriftWatch:
 
     def __init__(self, delta: float) -> None:
         self.monitors = {name: DriftMonitor(delta, bucket=1, every=EVERY) for name in ROWS}
-        self._views: dict[int, Acceptance] = {}
         self._found: list[str] = []
 
-    def take(self, partition: int, events: Interactions, surfaces: Int8, listed: Int32) -> None:
-        """Take in events (N,) of one partition in order, before their users have newer lists.
-
-        `events` names users by local slot, `listed` (V, k) holds their last lists.
-        """
-        view = self._views.setdefault(partition, Acceptance())
-        ended = view.take(events.users, events.items, events.types, surfaces, events.weight, listed)
+    def take(self, ended: Rewards) -> None:
+        """Take in views that are over, in order."""
         for code in np.unique(ended.surfaces).tolist():
             name = ROWS[code]  # -1, no surface, is the last
             monitor = self.monitors[name]

@@ -25,9 +25,9 @@ from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.metrics import WorkerMetrics
 
-from .drift_watch import DriftWatch
 from .heavy import HeavyWatch
 from .letters import LetterWriter
+from .list_views import ListViews
 from .partition import Holdings, Partition, Shelf
 
 log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ class Intake:
     letters : LetterWriter or None
         None only counts what another role buries.
     metrics : WorkerMetrics
-    watch : DriftWatch, optional
+    views : ListViews, optional
         Is shown what became of listed items.
     fork_join : ForkJoin
         Threads to decode and fold with.
@@ -103,13 +103,13 @@ class Intake:
         held: Holdings,
         letters: LetterWriter | None,
         metrics: WorkerMetrics,
-        watch: DriftWatch | None = None,
+        views: ListViews | None = None,
         fork_join: ForkJoin = ALONE,
         heavy: HeavyWatch | None = None,
     ) -> None:
         self._fork_join = fork_join
         self._heavy = heavy
-        self._watch = watch
+        self._views = views
         self._model = model
         self._held = held
         self._letters = letters
@@ -202,8 +202,8 @@ class Intake:
             return None
         part.last_broker_ts_ms = int(run.timestamps_ms[-1])
         interactions = folded.interactions
-        if reports and self._watch is not None:
-            self._watch.take(run.partition, interactions, batch.surfaces[folded.rows], part.listed.rows)
+        if reports and self._views is not None:
+            self._views.take(run.partition, interactions, batch.surfaces[folded.rows], part.listed)
         if self._letters is not None:
             rows, users = folded.rows, interactions.users
             live = batch.offsets[rows] >= part.live_from

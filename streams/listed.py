@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from learners.state import copied, grown, taken
 from schemas.compiled import kernel
-from schemas.runs import Int32
+from schemas.runs import Int8, Int32
 
 Bools = NDArray[np.bool_]
 
@@ -23,19 +23,28 @@ LISTED: Final = "listed"
 
 
 class ListedItems:
-    """Rows by local user slot. Cost: 4 bytes a user and place, 0.1 microseconds a list."""
+    """Rows by local user slot. Cost: 4 bytes a user and place, 0.1 microseconds a list.
+
+    Which variant a list is of is known for lists of this process only: it is in no checkpoint.
+    """
 
     def __init__(self) -> None:
         self._rows: Int32 = np.zeros((0, 0), dtype=np.int32)
         self._n_slots = 0
+        self._variants: Int8 = np.full(0, -1, dtype=np.int8)
+
+    @property
+    def variants(self) -> Int8:
+        """Variant of the last list by local user, -1 unknown; of later users too. Not to be changed."""
+        return self._variants
 
     @property
     def rows(self) -> Int32:
         """Item slots by local user, -1 padded; later users have no list. Not to be changed."""
         return self._rows
 
-    def put(self, users: Int32, items: Int32) -> None:
-        """Note that the lists of `users` (B,) are now `items` (B, k), -1 padded."""
+    def put(self, users: Int32, items: Int32, variants: Int8 | None = None) -> None:
+        """Note that the lists of `users` (B,) are now `items` (B, k), -1 padded, and of `variants` (B,)."""
         if not len(users):
             return
         self._widen(items.shape[1])
@@ -43,6 +52,9 @@ class ListedItems:
         self._n_slots = max(self._n_slots, int(items.max(initial=-1)) + 1)
         self._rows[users] = -1
         self._rows[users, : items.shape[1]] = items
+        if variants is not None:
+            self._variants = grown(self._variants, int(users.max()) + 1, -1)
+            self._variants[users] = variants
 
     def holders(self, marked: Bools) -> Int32:
         """Users whose list has an item that `marked` (n,) marks, in order of their slots."""

@@ -24,16 +24,16 @@ from learners.signals import is_evidence
 from learners.state import check_finite, digest_arrays, digest_texts, taken
 from learners.tags import TagChain
 from schemas.content import ItemContent, ItemTags
-from schemas.errors import ConfigurationError, StateError
+from schemas.errors import StateError
 from schemas.fork_join import ALONE, ForkJoin
 from schemas.interning import Interner
 from schemas.learner import Arrays, Contexts, Interactions, Learner
 from schemas.records import EVENT_TYPES, Item
 from schemas.runs import Float32, Int32
-from schemas.settings import LearnerSettings, RankerSettings
+from schemas.settings import LearnerSettings, OrderSettings, RankerSettings
 from serving.fresh import Newcomers
-from serving.ordering import DEPTH, Ordering, is_mixed
-from serving.ranking import Ranked
+from serving.ordering import DEPTH, Ordering, is_mixed, mixes
+from serving.ranking import Ranked, Ranker
 from serving.rooms import Rooms
 
 from .catalogue import Catalogue
@@ -42,6 +42,7 @@ from .model_parts import build_content, build_parts
 from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
 from .probabilities import MOST_LEARNED, asked_at_ms, build_probability, describe_all, describe_item
 from .scoring_budget import ScoringBudget
+from .ways import ways_of
 
 COUNTS_KEPT: Final = 0.3
 SQUARES_KEPT: Final = 0.1
@@ -93,10 +94,8 @@ class Model:
         self.items = Interner(capacity=learner.max_items)
         self.users = Interner(capacity=learner.max_users)
         self.catalogue = Catalogue(self.items)
-        mixed = is_mixed(ranker.order_weights)
-        if mixed and not learner.probabilities:
-            raise ConfigurationError("ranker.order_weights", "all but next_item need learner.probabilities")
-        places = max(ranker.list_size * (DEPTH if mixed else 1), MOST_PLACES)
+        ways_of(learner, ranker)  # says what is wrong with them
+        places = max(ranker.list_size * (DEPTH if mixes(ranker) else 1), MOST_PLACES)
         parts = build_parts(learner, ranker, list_size=places, device=learner.device, fork_join=fork_join)
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.heat = parts.heat
@@ -104,11 +103,8 @@ class Model:
         self.ranker, self.device, self.tastes = parts.ranker, parts.device, parts.tastes
         self.probability = build_probability(learner) if learner.probabilities else None
         self.content = build_content(learner, self.embeddings) if learner.content else None
-        self._ordering = (
-            Ordering(self.probability, ranker.order_weights)
-            if mixed and self.probability is not None
-            else None
-        )
+        self._ordering = None if self.probability is None else Ordering(self.probability)
+        self._order_weights = ranker.order_weights
         self.markov = FirstOrderMarkov(max_items=learner.max_items)
         self.tags = TagChain()
         self.board = PrequentialBoard(BOARD_NAMES, fading=ranker.evaluate_fading, window=WINDOW)
@@ -252,12 +248,23 @@ class Model:
         """What the catalogue says, by slot of user state: the slots are the same."""
         return self.catalogue
 
-    def ordered(self, ranked: Ranked, contexts: Contexts, k: int) -> Ranked:
-        """The first `k` places of lists, in the order that `ranker.order_weights` asks for."""
-        if self._ordering is None or self.probability is None:
+    def ranked(
+        self, contexts: Contexts, seen: Int32, withdrawn: Bools, taste_weight: float | None = None
+    ) -> Ranked:
+        """Lists of B users, not ordered yet; `taste_weight` as in `serving.recommender`."""
+        if isinstance(self.ranker, Ranker):
+            return self.ranker.rank(contexts, seen, withdrawn)
+        return self.ranker.rank(contexts, seen, withdrawn, taste_weight=taste_weight)
+
+    def ordered(
+        self, ranked: Ranked, contexts: Contexts, k: int, weights: OrderSettings | None = None
+    ) -> Ranked:
+        """The first `k` places of lists, in the order of `weights`; None for `ranker.order_weights`."""
+        weights = self._order_weights if weights is None else weights
+        if self._ordering is None or self.probability is None or not is_mixed(weights):
             return ranked.first(k)
         now_ms = asked_at_ms(self.probability, contexts.now_ms)
-        return self._ordering.ordered(ranked, contexts, now_ms, k)
+        return self._ordering.ordered(ranked, contexts, now_ms, k, weights)
 
     def rooms(self, now_ms: int) -> Rooms:
         """Live rooms that are open, and their heat."""

@@ -12,7 +12,7 @@ from learners.blend_kernels import Bools
 from schemas.errors import UnavailableError
 from schemas.interning import Interner
 from schemas.learner import Contexts
-from schemas.runs import Int32, Int64
+from schemas.runs import Int8, Int32, Int64
 from schemas.settings import Settings
 from schemas.topics import topic_names
 from serving.fresh import Newcomers, place_new
@@ -28,6 +28,7 @@ from .outbox import Told
 from .partition import Partition
 from .refresh import RefreshInterval
 from .sinks import Sink
+from .ways import Makes, make_lists, ways_of
 
 CHUNK = 512
 """Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time."""
@@ -54,14 +55,17 @@ class Endings(Availability, Protocol):
         """Mask of what became unavailable since the last call, None where nothing did."""
 
 
-class Lists(Protocol):
-    """Who makes lists; as `serving.ranking.Ranker`."""
+class Choice(Protocol):
+    """Who says in which way lists are made."""
 
-    def rank(self, contexts: Contexts, seen: Int32, withdrawn: Bools) -> Ranked:
-        """Lists of B users."""
+    def choose(self, partitions: Int32, offsets: Int64) -> Int8:
+        """Numbers of ways of lists (B,) by the last events that they know."""
+
+    def made(self, chosen: Int8) -> None:
+        """Lists (B,) have been made."""
 
 
-class ListModel(Protocol):
+class ListModel(Makes, Protocol):
     """What publishing needs of a model: names of the listed items, what is available, lists."""
 
     @property
@@ -85,13 +89,6 @@ class ListModel(Protocol):
     def state_slots(self, items: Int32) -> Int32:
         """Slots of user state of listed items, any shape."""
 
-    def ordered(self, ranked: Ranked, contexts: Contexts, k: int) -> Ranked:
-        """The first `k` places of lists, in the order that is wanted."""
-
-    @property
-    def ranker(self) -> Lists:
-        """Who makes the lists."""
-
 
 class _Due(Struct, frozen=True):
     """What a chunk takes from one partition."""
@@ -103,7 +100,7 @@ class _Due(Struct, frozen=True):
 
 
 class Publisher:
-    """Publishes for all partitions of one worker.
+    """Publishes for all partitions of one worker, in the way that `choice` says where there are several.
 
     A chunk takes due users of any partitions together: at low rates each partition has only a
     few, and a call of the ranker costs most of a millisecond however few there are.
@@ -128,10 +125,11 @@ class Publisher:
         gate: CommitGate,
         metrics: WorkerMetrics,
         clock: Callable[[], float],
+        choice: Choice | None = None,
     ) -> None:
+        self._ways = ways_of(settings.learner, settings.ranker)
+        self._choice = choice
         self._refresh = RefreshInterval(settings.worker.refresh_interval_ms / 1000)
-        self._exploration = settings.ranker.live_exploration
-        self._content_exploration = settings.ranker.content_exploration
         self._list_size = settings.ranker.list_size
         self._topic = topic_names(settings.kafka.prefix).recommendations
         self._model_name = settings.worker.model_name
@@ -163,6 +161,7 @@ class Publisher:
             model_name=self._model_name,
             ttl_ms=self._ttl_ms,
             first_sequence=int(self._clock() * 1e6),  # no worker publishes a million a second: never falls
+            variants=[way.name for way in self._ways] if self._choice is not None else [],
         )
 
     @property
@@ -259,28 +258,20 @@ class Publisher:
             )
             seen = np.concatenate([d.part.state.seen_rows(d.told.users) for d in due])
             withdrawn = self._model.catalogue.unavailable(contexts.now_ms)
-            ranked = self._model.ranker.rank(contexts, seen, withdrawn)
-            ranked = self._model.ordered(ranked, contexts, self._list_size)
             offsets = np.concatenate([d.part.state.last_offset[d.told.users] for d in due])
-            wanted = np.asarray(self._model.facts.is_live(contexts.history).any(axis=1))
-            new = self._model.newcomers(contexts, withdrawn)
-            if new is not None:
-                past = np.concatenate([seen, contexts.history], axis=1)
-                is_known = contexts.history[:, -1] >= 0
-                n_new = place_new(ranked, new, is_known, past, offsets, self._content_exploration)
-                self._metrics.new_items_listed.inc(n_new)
-            if wanted.any():
-                rooms = self._model.rooms(contexts.now_ms)
-                place_rooms(ranked, rooms, wanted, seen, offsets, self._exploration)
+            partitions = np.repeat(
+                np.array([d.index for d in due], dtype=np.int32), [len(d.told.users) for d in due]
+            )
+            chosen = None if self._choice is None else self._choice.choose(partitions, offsets)
+            ranked = make_lists(self._model, self._ways, chosen, contexts, seen, withdrawn, self._list_size)
+            self._explore(ranked, chosen, contexts, seen, withdrawn, offsets)
             self.coverage.note(ranked.items, contexts.now_ms / 1000)
         with self._metrics.stage("encode"):
             cold = contexts.history[:, -1] < 0
             keys, values = self._encoder.encode(
                 [d.part.state.users.texts_at(d.told.users) for d in due],
                 ranked,
-                partition=np.repeat(
-                    np.array([d.index for d in due], dtype=np.int32), [len(d.told.users) for d in due]
-                ),
+                partition=partitions,
                 offsets=offsets,
                 event_ids=[d.part.state.last_event_texts(d.told.users) for d in due],
                 ts_ms=np.concatenate([d.part.state.last_ts_ms[d.told.users] for d in due]),
@@ -290,12 +281,16 @@ class Publisher:
                 fallbacks=np.where(
                     cold, FALLBACK_COLD_USER, FALLBACK_STALE_MODEL if self.stale else FALLBACK_NONE
                 ).astype(np.int8),
+                variants=chosen,
             )
+        if self._choice is not None and chosen is not None:
+            self._choice.made(chosen)
         listed = self._model.state_slots(ranked.items)
         end = 0
         for d in due:
             start, end = end, end + len(d.told.users)
-            d.part.listed.put(d.told.users, listed[start:end])
+            of_way = None if chosen is None else chosen[start:end]
+            d.part.listed.put(d.told.users, listed[start:end], of_way)
         done = self._gate.sent(sequence)
         left = len(due)
 
@@ -319,6 +314,32 @@ class Publisher:
             for d in due:
                 start, end = end, end + len(d.told.users)
                 self._sink.send(self._topic, keys[start:end], values[start:end], delivered, partition=d.index)
+
+    def _explore(
+        self,
+        ranked: Ranked,
+        chosen: Int8 | None,
+        contexts: Contexts,
+        seen: Int32,
+        withdrawn: Bools,
+        offsets: Int64,
+    ) -> None:
+        """Put a new item and a live room into the lists that get one, in place."""
+        of_ways = [(self._ways[0], np.ones(len(seen), dtype=np.bool_))]
+        if chosen is not None:
+            of_ways = [(way, chosen == number) for number, way in enumerate(self._ways)]
+        new = self._model.newcomers(contexts, withdrawn)
+        if new is not None:
+            past = np.concatenate([seen, contexts.history], axis=1)
+            is_known = contexts.history[:, -1] >= 0
+            for way, own in of_ways:
+                n_new = place_new(ranked, new, is_known & own, past, offsets, way.content_exploration)
+                self._metrics.new_items_listed.inc(n_new)
+        wanted = np.asarray(self._model.facts.is_live(contexts.history).any(axis=1))
+        if wanted.any():
+            rooms = self._model.rooms(contexts.now_ms)
+            for way, own in of_ways:
+                place_rooms(ranked, rooms, wanted & own, seen, offsets, way.live_exploration)
 
     def _count(self, told: list[Told]) -> None:
         """What the broker has acknowledged, and when.

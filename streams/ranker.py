@@ -213,6 +213,11 @@ def run_ranker(settings: Settings) -> NoReturn:
             "ranker.order_weights",
             "a separate ranker orders lists by the next item alone: probabilities stay with the learner",
         )
+    if settings.ranker.variants:
+        raise ConfigurationError(
+            "ranker.variants",
+            "a separate ranker makes lists in one way: what becomes of them is not seen here",
+        )
     model_name = settings.ranker.follow_model or settings.worker.model_name
     with packages_loading(settings):
         check_topics_exist(settings, model_name)

@@ -18,7 +18,7 @@ from schemas.interning import Interner
 from schemas.learner import Contexts
 from schemas.records import Item
 from schemas.runs import Int32
-from schemas.settings import Settings
+from schemas.settings import OrderSettings, Settings
 from serving.fresh import Newcomers
 from serving.ranking import Ranked
 from serving.rooms import Rooms
@@ -122,7 +122,15 @@ class RankerModel:
         """What the catalogue says, by slot of user state."""
         return self.names.facts
 
-    def ordered(self, ranked: Ranked, contexts: Contexts, k: int) -> Ranked:
+    def ranked(
+        self, contexts: Contexts, seen: Int32, withdrawn: Bools, taste_weight: float | None = None
+    ) -> Ranked:
+        """Lists of B users: tastes stay with the learner."""
+        return self.ranker.rank(contexts, seen, withdrawn)
+
+    def ordered(
+        self, ranked: Ranked, contexts: Contexts, k: int, weights: OrderSettings | None = None
+    ) -> Ranked:
         """The first `k` places of lists: what a mix needs stays with the learner."""
         return ranked.first(k)
 

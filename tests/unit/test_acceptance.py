@@ -14,6 +14,8 @@ from schemas.errors import StateError
 from schemas.learner import Interactions
 from schemas.records import EVENT_TYPES, SURFACES
 from streams.drift_watch import DriftWatch
+from streams.list_views import ListViews
+from streams.listed import ListedItems
 from streams.model import MOST_DISCARDED, Model
 from tests.unit.test_model import batch_of, model_of
 
@@ -61,6 +63,28 @@ def test_rewards_of_views(events: list[tuple[int, int, str, float]], expected: l
     assert [r for event in events for r in rewards([event], listed, view)] == expected
 
 
+def test_a_view_belongs_to_the_list_that_it_began_with() -> None:
+    view = Acceptance()
+
+    def take(kind: str, omega: float, group: int, *, users: int = 1) -> list[int]:
+        ended = view.take(
+            np.zeros(1, np.int32),
+            np.full(1, 5, np.int32),
+            np.full(1, EVENT_TYPES.index(kind), np.int8),
+            np.zeros(1, np.int8),
+            np.full(1, omega, np.float32),
+            np.array([[5]], np.int32),
+            np.full(users, group, np.int8),
+        )
+        return [int(group) for group in ended.groups]
+
+    assert take("impression", 0.0, 1) == []
+    assert take("watch", 1.0, 2) == [1]  # a newer list has come meanwhile
+    assert take("skip", -1.0, 2) == [2]  # no impression: that of its own time
+    assert take("impression", 0.0, 0, users=0) == []
+    assert take("watch", 1.0, 2) == [-1]  # of a list that was made before this process
+
+
 def test_only_a_fall_is_found() -> None:
     rng = np.random.default_rng(0)
     monitor = DriftMonitor(1e-3, bucket=1, every=32)
@@ -88,10 +112,11 @@ def events_of(n: int, rng: np.random.Generator, p: float) -> Interactions:
 def test_surfaces_are_watched_apart() -> None:
     rng = np.random.default_rng(2)
     watch = DriftWatch(1e-4)
-    listed = np.array([[3, 4]], dtype=np.int32)
+    views, listed = ListViews(watch), ListedItems()
+    listed.put(np.zeros(1, np.int32), np.array([[3, 4]], dtype=np.int32))
 
     def take(surface: int, n: int, p: float) -> None:
-        watch.take(0, events_of(n, rng, p), np.full(n, surface, np.int8), listed)
+        views.take(0, events_of(n, rng, p), np.full(n, surface, np.int8), listed)
 
     for _ in range(6):
         take(SHORT, 512, 0.6)

@@ -69,9 +69,7 @@ def test_what_has_stopped_is_forgotten_and_what_goes_on_is_not() -> None:
 
 
 def core_of(settings: Settings = SETTINGS) -> WorkerCore:
-    core = WorkerCore(
-        settings, Recorder(), WorkerMetrics(CollectorRegistry()), clock=lambda: START_MS / 1000
-    )
+    core = WorkerCore(settings, Recorder(), WorkerMetrics(CollectorRegistry()), clock=lambda: START_MS / 1000)
     for partition in range(settings.kafka.partitions):
         core.assign(core.names.behaviour, partition, start=0, committed=None, end=0)
         core.assign(core.names.catalogue, partition, start=0, committed=None, end=0)
@@ -129,6 +127,17 @@ def test_a_bot_is_told_once_and_named_in_the_statistics(size: int) -> None:
     answers.refresh_gauges()
     shown = answers.registry.get_sample_value("reelflow_heaviest_user_ratio")
     assert shown == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_bot_that_comes_back_is_told_again() -> None:
+    core = core_of(ONE_PARTITION)
+    told = []
+    for n_batches, of_bot in ((40, 8), (600, 0), (600, 16)):  # of 20 000 it then has sent few
+        with capture_logs() as logs:
+            for i in range(n_batches):
+                feed(core, ["bot"] * of_bot + [f"u{i % 97}.{j}" for j in range(SAMPLE - of_bot)])
+        told.append(sum(line["event"] == "heavy_user" for line in logs))
+    assert told == [1, 0, 1]
 
 
 def test_a_client_that_repeats_itself_is_counted_though_it_teaches_nothing() -> None:

@@ -44,7 +44,7 @@ def test_the_order_is_the_weighted_sum_and_everything_moves_along() -> None:
     learner.learn_many(stream(1_500))
     weights = OrderSettings(next_item=0.5, click=1.0, completion=0.25, like=2.0)
     ranked, now_ms = lists(), learner.clock_ms
-    found = Ordering(learner, weights).ordered(ranked, contexts(), now_ms, 6)
+    found = Ordering(learner).ordered(ranked, contexts(), now_ms, 6, weights)
     for user in range(N_USERS):
         items = ranked.items[user][ranked.items[user] >= 0]
         p = learner.scores(np.full(len(items), user, dtype=np.int32), items, now_ms)
@@ -70,7 +70,7 @@ def test_the_next_item_alone_is_the_order_there_was() -> None:
     learner = small()
     learner.learn_many(stream(100))
     ranked = lists()
-    same = Ordering(learner, OrderSettings()).ordered(ranked, contexts(), learner.clock_ms, N_PLACES)
+    same = Ordering(learner).ordered(ranked, contexts(), learner.clock_ms, N_PLACES, OrderSettings())
     np.testing.assert_array_equal(same.items, ranked.items)
 
 

@@ -232,6 +232,23 @@ def test_partitions_may_differ_by_user() -> None:
     assert [snapshot.snapshot_id for snapshot in snapshots] == ["u.3.0", "w.12.1"]
 
 
+def test_a_list_says_which_variant_made_it_where_there_are_such() -> None:
+    rng = np.random.default_rng(8)
+    encoder = SnapshotEncoder(Interner(["a"]), model_name="m", ttl_ms=1, variants=["plain", "more-likes"])
+    columns = columns_of(rng, ["e"] * 3) | {"variants": np.array([1, -1, 0], dtype=np.int8)}
+    columns["fallbacks"] = np.array([0, 1, 2], dtype=np.int8)
+    values = encoded(encoder, ["u", "v", "w"], some_lists(rng, 3, 2, 1), columns)
+    snapshots = [decode(value) for value in values]
+    assert [snapshot.model.variant for snapshot in snapshots] == ["more-likes", None, "plain"]
+    assert [snapshot.fallback for snapshot in snapshots] == ["none", "cold_user", "stale_model"]
+    assert b'"sequence":9120,"variant":"more-likes"},"fallback"' in values[0]
+    assert b'"sequence":9120},"fallback"' in values[1]
+    with pytest.raises(ValueError, match="unknown variant"):
+        encoded(
+            encoder, ["u"], some_lists(rng, 1, 2, 1), columns_of(rng, ["e"]) | {"variants": np.array([2])}
+        )
+
+
 def test_no_users_no_snapshots() -> None:
     encoder = SnapshotEncoder(Interner(["a"]), model_name="m", ttl_ms=1)
     rng = np.random.default_rng(4)
