@@ -109,9 +109,7 @@ def print_surface(surface: str, found: dict[str, list[Tally]], weights: Any, n_i
         left = max(tally.left_ratio for tally in tallies)
         print("  ".join([f"{policy:>13}", *(f"{e!s:>32}" for e in estimates.values()), f"{shown:>15,.0f}"]))
         if left > 0:
-            print(
-                f"{'':>15}{left:.2%} of these views had nothing on the list: the platform's own mix"
-            )
+            print(f"{'':>15}{left:.2%} of these views had nothing on the list: the platform's own mix")
         result[policy] = {name: [e.value, e.low, e.high] for name, e in estimates.items()}
         result[policy]["coverage"] = shown / n_items
     if {"reelflow", "hourly_refit"} <= set(found):
