@@ -37,7 +37,9 @@ class Catalogue:
         create_topics(self.kafka)
         self.names = topic_names(self.prefix)
         self._readers: dict[str, TopicReader] = {}
-        self.producer = Producer(confluent_config(self.kafka) | {"acks": "all", "linger.ms": 5})
+        self.producer = Producer(
+            confluent_config(self.kafka) | {"acks": "all", "linger.ms": 5, "log_level": 2}
+        )
 
     def start(self, role: str = "content-worker", **environ: str) -> RunningWorker:
         # A machine that stands still for a while is no fault of a medium.
