@@ -37,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml $(BIN)/uv
 ifeq ($(CPU_INDEX),)
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock requirements-uv.lock
 else
-	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --index $(CPU_INDEX) --index-strategy unsafe-best-match --requirements pyproject.toml --extra content --group dev
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --index $(CPU_INDEX) --index-strategy unsafe-best-match --requirements pyproject.toml --extra content --extra ocr --group dev
 endif
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -128,7 +128,7 @@ wheel: $(STAMP) ## build sdist and wheel, check them, test the wheel in a fresh 
 
 .PHONY: lock
 lock: $(BIN)/uv ## resolve the lock files again from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra content --group dev pyproject.toml --output-file requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra content --extra ocr --group dev pyproject.toml --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group bench --output-file requirements-bench.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --constraint requirements.lock --group bench-quality --output-file requirements-quality.lock
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - --output-file requirements-uv.lock

@@ -36,6 +36,13 @@ class ContentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         FilmEncoder,
         Meta(description="default is the frames through the encoder of covers; none, given:NAME:DIMS"),
     ] = "default"
+    cover_text: Annotated[
+        bool,
+        Meta(
+            description="words on covers are read and added to the title: needs the extra ocr, and a third of"
+            " a second a cover"
+        ),
+    ] = False
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=64)], Meta(description="cores that the encoders may use")
     ] = 1

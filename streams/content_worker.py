@@ -24,6 +24,7 @@ from serving.content_metrics import ContentMetrics
 from .batch_topic import PartitionStart
 from .content.answers import ContentAnswers
 from .content.core import MOST_WAITING, ContentCore
+from .content.cover_text import SIDE
 from .content.encoders import load_encoders
 from .content.limits import MIB, Form, MediaLimits, SourceRules
 from .content.pool import MediaPool
@@ -83,7 +84,7 @@ def media_pool(settings: Settings, sample_rate: int) -> MediaPool:
     Raises
     ------
     ExtraError
-        The packages of the extra ``content`` are not installed.
+        The packages of the extra ``content``, or ``ocr`` where covers are read, are not installed.
     """
     content = settings.content
     return MediaPool(
@@ -100,7 +101,7 @@ def media_pool(settings: Settings, sample_rate: int) -> MediaPool:
             decode_cpu_s=max(1, round(content.decode_s)),
             memory_mib=content.decode_memory_mib,
         ),
-        Form(sample_rate=sample_rate),
+        Form(sample_rate=sample_rate, text_side=SIDE if content.cover_text else 0),
         workers=content.media_workers,
     )
 
@@ -111,7 +112,7 @@ def run_content_worker(settings: Settings) -> NoReturn:
     Raises
     ------
     ExtraError
-        The packages of the extra ``content`` are not installed.
+        The packages of the extra ``content``, or ``ocr`` where covers are read, are not installed.
     ConfigurationError
         A model is not on this machine.
     TopicError

@@ -212,7 +212,8 @@ class ContentCore:
     def _results(self, jobs: list[Job]) -> list[Result]:
         encoded = self._encode([job for job in jobs if job.item is not None])
         started = time.perf_counter()
-        titles = [(job.item.title if job.item is not None else None) or "" for job in encoded]
+        # Words on a cover may be those of a watermark: as tags they are good enough where there is no title.
+        titles = [job.title or job.text for job in encoded]
         tags = self.tagging.find(list(encoded.values()), titles)
         self.metrics.encode_seconds.labels("tags").inc(time.perf_counter() - started)
         found = dict(zip(encoded, tags, strict=True))
@@ -256,7 +257,6 @@ class ContentCore:
 
     def _content(self, job: Job, vectors: dict[Modality, Float32]) -> ItemContent:
         item = job.item
-        title = "" if item is None else item.title or ""
         slots = self.encoders.slots
         return ItemContent(
             item_id=job.item_id,
@@ -264,7 +264,7 @@ class ContentCore:
             encoders=self.encoders.digest,
             source=job.source,
             encoded_at_ms=int(self.now_s() * 1000),
-            language=(item.language if item is not None else None) or guess_language(title),
+            language=(item.language if item is not None else None) or guess_language(job.text),
             labels=[] if item is None else list(item.tags),
             vectors=[
                 EncodedVector(
@@ -303,7 +303,7 @@ class ContentCore:
 def _input(job: Job, modality: Modality) -> Any | None:
     """What the encoder of a modality reads of a job, None where it has nothing."""
     if modality == "text":
-        return ((job.item.title or "").strip() or None) if job.item is not None else None
+        return job.text or None
     decoded = job.decoded.get(modality)
     if isinstance(decoded, Picture):
         return decoded.pixels

@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas.errors import MediaError
 
-from .decoded import Picture
+from .decoded import Picture, UInt8
 from .extra import extra
 from .lengths import check_length, check_pixels
 from .limits import Form, MediaLimits
@@ -19,10 +19,19 @@ with extra():
 
 
 def decode_image(file: BinaryIO, kind: str, limits: MediaLimits, form: Form) -> Picture:
+    """A picture as encoders read it; see `decode_both`."""
+    return decode_both(file, kind, limits, form)[0]
+
+
+def decode_both(file: BinaryIO, kind: str, limits: MediaLimits, form: Form) -> tuple[Picture, UInt8 | None]:
     """Open, check the size before a pixel is unpacked, decode the first frame, squash, turn as EXIF says.
 
     Transparency is laid on white. Squashing commutes with EXIF's quarter turns, and comes first as it makes
     them cheap.
+
+    Returns
+    -------
+    The picture, and with `Form.text_side` the pixels (height, width, 3) in which words are to be read.
 
     Raises
     ------
@@ -39,11 +48,15 @@ def decode_image(file: BinaryIO, kind: str, limits: MediaLimits, form: Form) -> 
             width, height = image.size
             check_pixels(width, height, limits)
             turn = image.getexif().get(_ORIENTATION)
-            image.draft("RGB", (2 * form.side, 2 * form.side))  # JPEG: unpack at a fraction of the size
-            small = _flat(image).resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
-            small.getexif()[_ORIENTATION] = turn or 1
-            small = ImageOps.exif_transpose(small)
-            return Picture(np.asarray(small, dtype=np.uint8), width, height)
+            least = max(2 * form.side, form.text_side)
+            image.draft("RGB", (least, least))  # JPEG: unpack at a fraction of the size
+            flat = _flat(image)
+            picture = Picture(_turned(_resized(flat, side), turn), width, height)
+            if not form.text_side:
+                return picture, None
+            ratio = min(1.0, form.text_side / max(flat.size))
+            words = (max(1, round(flat.width * ratio)), max(1, round(flat.height * ratio)))
+            return picture, _turned(_resized(flat, words), turn)
     except MediaError:
         raise
     except MemoryError as error:
@@ -55,6 +68,16 @@ def decode_image(file: BinaryIO, kind: str, limits: MediaLimits, form: Form) -> 
 
 
 _ORIENTATION = 0x0112
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _turned(image: Image.Image, turn: int | None) -> UInt8:
+    """Pixels of a picture turned as EXIF's orientation says."""
+    image.getexif()[_ORIENTATION] = turn or 1
+    return np.asarray(ImageOps.exif_transpose(image), dtype=np.uint8)
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -14,11 +14,15 @@ Float32 = NDArray[np.float32]  # as in schemas.runs, which brings numba with it:
 
 
 class Picture(Struct, frozen=True, eq=False):
-    """`pixels` uint8 (side, side, 3) RGB; `width` and `height` of the file."""
+    """`pixels` uint8 (side, side, 3) RGB; `width` and `height` of the file.
+
+    `text` are the words on it; None where nobody read them, or reading went over a limit.
+    """
 
     pixels: UInt8
     width: int
     height: int
+    text: str | None = None
 
 
 class Sound(Struct, frozen=True, eq=False):

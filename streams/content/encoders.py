@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -18,9 +19,11 @@ from schemas.errors import ConfigurationError
 from schemas.media import Modality
 from schemas.runs import Float32
 
+from . import cover_text
 from .audio_encoder import LogMelEncoder, OnnxAudioEncoder
 from .disk_models import SentenceModel, TransformersAudioModel, TransformersImageModel
 from .encoder import Encoder, checked_vector
+from .extra import extra
 from .image_encoder import OnnxImageEncoder, default_image_encoder
 from .text_encoder import SentenceEncoder
 from .video_encoder import FrameEncoder
@@ -88,15 +91,25 @@ class EncoderSet:
     dims : dict of modality to int
         Of those that have a model.
     digest : str
-        32 hex digits over names, versions and dimensions.
+        32 hex digits over names, versions and dimensions, and over what reads covers.
     sample_rate : int
         That sound has to be decoded at.
+    reads_covers : bool
+        Whether titles go with the words on covers.
+
+    Parameters
+    ----------
+    slots : dict of modality to Slot
+    covers : str
+        Version of what reads the words on covers, empty where nothing does.
     """
 
-    def __init__(self, slots: dict[Modality, Slot]) -> None:
+    def __init__(self, slots: dict[Modality, Slot], covers: str = "") -> None:
         self.slots = slots
+        self.reads_covers = bool(covers)
         self.dims: dict[str, int] = {name: slot.dims for name, slot in slots.items() if slot.name}
-        told = repr([(name, slot.name, slot.version, slot.dims) for name, slot in sorted(slots.items())])
+        parts = [(name, slot.name, slot.version, slot.dims) for name, slot in sorted(slots.items())]
+        told = repr(parts) + covers
         self.digest = hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
         self.sample_rate = int(getattr(slots["audio"].encoder, "sample_rate", SAMPLE_RATE))
 
@@ -116,7 +129,7 @@ def load_encoders(settings: ContentSettings) -> EncoderSet:
     Raises
     ------
     ExtraError
-        The packages of the extra ``content`` are not installed.
+        The packages of the extra ``content``, or ``ocr`` where covers are read, are not installed.
     ConfigurationError
         A model is not on this machine, or is not what it should be; names the setting.
     """
@@ -131,7 +144,7 @@ def load_encoders(settings: ContentSettings) -> EncoderSet:
         return FrameEncoder(slots["image"].encoder or default_image_encoder(settings.threads))
 
     slots["video"] = _slot("video", settings.video_encoder, {"default": frames})
-    return EncoderSet(slots)
+    return EncoderSet(slots, covers_version() if settings.cover_text else "")
 
 
 def _makers(settings: ContentSettings) -> dict[str, dict[str, Callable[[str], Encoder[Any]]]]:
@@ -166,6 +179,12 @@ def _slot(modality: Modality, spec: str, makers: dict[str, Callable[[str], Encod
         slot = Slot(modality, makers[kind](where))
     log.info("encoder_loaded", modality=modality, model=slot.name, version=slot.version, dims=slot.dims)
     return slot
+
+
+def covers_version() -> str:
+    """Version of what reads covers, which is loaded by the decoders alone; raises `ExtraError`."""
+    with extra("ocr"):
+        return f"rapidocr {version('rapidocr')} p{cover_text.PREPARATION}"
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from schemas.media import MediaModality, Modality
 from schemas.records import Item
 from schemas.runs import Float32
 
-from .decoded import Decoded, Film
+from .decoded import Decoded, Film, Picture
 from .encoders import EncoderSet
 from .index import ContentIndex
 from .positions import Hold
+from .texts import with_cover
 
 _CHARS: Final = 512
 
@@ -78,6 +79,20 @@ class Job(Struct, kw_only=True, eq=False):
                 elif decoded.no_sound not in {None, "empty"}:
                     self.missing.pop("audio", None)
                     self.lack("audio", "unreadable", f"the sound track: {decoded.no_sound}")
+            if isinstance(decoded, Picture) and decoded.text and "text" not in self.given:
+                self.missing.pop("text", None)
+
+    @property
+    def title(self) -> str:
+        """What the catalogue calls the item; empty where it does not."""
+        return ((self.item.title if self.item is not None else None) or "").strip()
+
+    @property
+    def text(self) -> str:
+        """The title, and what was read on the cover besides."""
+        cover = self.decoded.get("image")
+        words = cover.text if isinstance(cover, Picture) else None
+        return with_cover(self.title, words) if words else self.title
 
 
 _FIELD: Final[dict[MediaModality, str]] = {"image": "cover", "audio": "audio", "video": "video"}
@@ -182,11 +197,12 @@ class Planner:
         for name, reference in references.items():
             # A video may be wanted for its sound alone.
             for_sound = name == "video" and "audio" in wanted and references["audio"] is None
-            if reference is not None and (name in wanted or for_sound):
+            for_words = name == "image" and self._encoders.reads_covers and "text" in wanted
+            if reference is not None and (name in wanted or for_sound or for_words):
                 job.media[name] = reference
             if reference is None and name in wanted:
                 job.lack(name, "absent")
-        if "text" in wanted and not (item.title or "").strip():
+        if "text" in wanted and not job.title:
             job.lack("text", "absent")
         for modality, slot in slots.items():
             if modality in job.given:

@@ -53,6 +53,9 @@ class Form(Struct, frozen=True, kw_only=True):
     ----------
     side : int
         Pictures and frames are squashed to ``side x side`` pixels, RGB.
+    text_side : int
+        Longest side, in pixels, at which the words on a picture are read (`streams.content.cover_text`); 0
+        reads none.
     frames : int
         Of a video, in the middles of as many equal parts of its duration.
     sample_rate : int
@@ -62,6 +65,7 @@ class Form(Struct, frozen=True, kw_only=True):
     """
 
     side: int = 256
+    text_side: int = 0
     frames: int = 8
     sample_rate: int = 16_000
     segments: int = 3

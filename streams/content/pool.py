@@ -22,7 +22,7 @@ from schemas.errors import ExtraError, MediaError, ReelflowError
 from schemas.media import MediaModality, MediaReason
 
 from .decoded import Decoded, unpack
-from .decoder import MARGIN_S, Job
+from .decoder import MARGIN_S, READS_COVERS, Job
 from .frames_io import FAILED, JOB, REFUSED, EndOfFrames, read_frame, write_frame
 from .limits import Form, MediaLimits, SourceRules
 
@@ -40,14 +40,16 @@ class MediaPool:
     Parameters
     ----------
     rules, limits, form
-        Where media may come from, what one may cost, and in which form it is handed over.
+        Where media may come from, what one may cost, and in which form it is handed over. With
+        ``form.text_side`` the words on pictures are read, which needs the extra ``ocr``.
     workers : int
-        Decoders; each holds about 60 MB, and while at work up to ``limits.memory_mib`` on top.
+        Decoders; each holds about 60 MB (230 MB with what reads covers), and while at work up to
+        ``limits.memory_mib`` on top.
 
     Raises
     ------
     ExtraError
-        The packages of the extra ``content`` are not installed.
+        The packages of the extra ``content`` (or ``ocr``) are not installed.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class MediaPool:
         self.form = form or Form()
         self.n_replaced = 0
         self._idle: queue.SimpleQueue[_Decoder | None] = queue.SimpleQueue()
-        self._decoders = [_Decoder() for _ in range(workers)]
+        self._decoders = [_Decoder(bool(self.form.text_side)) for _ in range(workers)]
         try:
             for decoder in self._decoders:
                 decoder.wait_ready()
@@ -138,7 +140,8 @@ class MediaPool:
 class _Decoder:
     """One decoder process and the pipes to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads_covers: bool) -> None:
+        self._arguments = [READS_COVERS] if reads_covers else []
         self._start()
 
     @property
@@ -148,7 +151,7 @@ class _Decoder:
     def _start(self) -> None:
         self._ready = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "streams.content.decoder"],
+            [sys.executable, "-m", "streams.content.decoder", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -165,7 +168,7 @@ class _Decoder:
         except (TimeoutError, EndOfFrames) as error:
             raise ReelflowError("a decoder does not start; its standard error says why") from error
         if kind == FAILED:
-            raise ExtraError("content", payload.decode())
+            raise ExtraError(*payload.decode().split(" ", 1))
         self._ready = True
 
     def ask(self, job: bytes, deadline: float) -> tuple[bytes, bytes]:

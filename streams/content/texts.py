@@ -44,6 +44,25 @@ def _is_seen(sign: str) -> bool:
     return sign.isspace() or sign in "\u200c\u200d" or unicodedata.category(sign)[0] != "C"
 
 
+def with_cover(title: str, cover: str) -> str:
+    r"""A title, and of the lines on the cover those that it does not say already.
+
+    >>> with_cover("红烧肉的家常做法", "红烧肉的\\n家常做法\\n零失败")
+    '红烧肉的家常做法 零失败'
+    """
+    said = _plain(title)
+    parts = [title]
+    for line in cover.split("\n"):
+        if (plain := _plain(line)) and plain not in said:
+            said += plain
+            parts.append(line)
+    return " ".join(part for part in parts if part)
+
+
+def _plain(text: str) -> str:
+    return "".join(sign for sign in unicodedata.normalize("NFKC", text).casefold() if sign.isalnum())
+
+
 _SCRIPTS: Final[tuple[tuple[str, str], ...]] = (
     # (language, prefix of the Unicode name of its letters)
     ("zh", "CJK "),

@@ -7,7 +7,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from schemas.records import ContentVector, Item, MediaRefs
 from streams.processes import http_text
@@ -146,6 +149,35 @@ def test_what_is_refused_is_a_dead_letter_and_the_rest_goes_on(catalogue: Catalo
     until(lambda: "good" not in catalogue.contents(), "the withdrawn item goes")
     assert "good" not in catalogue.tags()
     assert Counter(key for key, _ in catalogue.records())["good"] == 2
+    assert worker.child.stop() == 0, worker.child.tail()
+
+
+def test_words_on_a_cover_are_the_text_of_an_item_without_a_title(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    pixels = np.full((360, 640, 3), (40, 90, 160), dtype=np.uint8)
+    cv2.putText(pixels, "三分钟学会做红烧肉", (30, 160), (255, 255, 255), cv2.FontFace("uni"), 48, 500)
+    Image.fromarray(pixels).save(tmp_path / "cover.jpg")
+    cover = MediaRefs(cover=str(tmp_path / "cover.jpg"))
+    catalogue.put(
+        Item(item_id="words", media=cover),
+        Item(item_id="same", title="三分钟学会做红烧肉"),
+        Item(item_id="other", title="Tennis final"),
+        Item(item_id="gone", media=MediaRefs(cover=str(tmp_path / "gone.jpg"))),
+    )
+    worker = catalogue.start(REELFLOW_CONTENT_COVER_TEXT="true")
+    ready(worker)
+    worker.wait(lambda s: s["items_done"] == 4)
+    contents = catalogue.contents()
+    assert modalities(contents["words"]) == {"text": 512, "image": 1024}
+    assert contents["words"].language == "zh"
+    text = {key: one.vectors[0].vector for key, one in contents.items() if one.vectors}
+    assert text["words"] @ text["same"] > 0.95
+    assert text["words"] @ text["other"] < 0.5
+    assert "红烧肉" in [tag.tag for tag in catalogue.tags()["words"].tags if tag.source == "keyword"]
+    assert {one.modality: one.reason for one in contents["gone"].missing} == {
+        "text": "absent", "image": "not_found", "audio": "absent", "video": "absent",
+    }  # fmt: skip
     assert worker.child.stop() == 0, worker.child.tail()
 
 

@@ -126,6 +126,36 @@ def test_a_plan_names_what_is_read_and_what_lacks() -> None:
     assert silent.missing["audio"].reason == "absent"
 
 
+def test_words_on_a_cover_are_text_with_the_title_or_without() -> None:
+    slots = encoder_set().slots
+    reading = Planner(EncoderSet(slots, "reader 1"), index())
+    bare = Item(item_id="v", media=MediaRefs(cover="a.png"))
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    for item, expected in ((bare, "红烧肉"), (ITEM, "猫 红烧肉")):
+        job = made(reading, item)
+        job.take("image", Picture(pixels, 2, 2, "红烧肉"))
+        assert job.text == expected
+        assert "text" not in job.missing
+    for text in (None, ""):  # nobody read it, or nothing stands there
+        job = made(reading, bare)
+        job.take("image", Picture(pixels, 2, 2, text))
+        assert job.text == ""
+        assert job.missing["text"].reason == "absent"
+    # A cover is read for its words alone only where words are wanted.
+    no_pictures = {**slots, "image": Slot("image", None), "video": Slot("video", None)}
+    given = Item(
+        item_id="v",
+        media=MediaRefs(cover="a.png"),
+        vectors=[ContentVector(modality="text", model="text", values=[1.0, 2.0])],
+    )
+    for covers, item, media in (
+        ("reader 1", bare, {"image": "a.png"}),
+        ("", bare, {}),
+        ("reader 1", given, {}),
+    ):
+        assert made(Planner(EncoderSet(no_pictures, covers), index()), item).media == media
+
+
 def _film(*, sound: bool) -> Film:
     track = Sound([np.zeros(4, np.float32)], 16_000, 1.0) if sound else None
     pixels = np.zeros((1, 2, 2, 3), np.uint8)
