@@ -146,7 +146,7 @@ def test_words_on_a_cover_are_text_with_the_title_or_without() -> None:
     given = Item(
         item_id="v",
         media=MediaRefs(cover="a.png"),
-        vectors=[ContentVector(modality="text", model="text", values=[1.0, 2.0])],
+        vectors=[ContentVector(modality="text", model="numbers", values=[1.0, 2.0])],
     )
     for covers, item, media in (
         ("reader 1", bare, {"image": "a.png"}),
