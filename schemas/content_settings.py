@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -12,6 +12,7 @@ _GIVEN: Final = r"given:[^:\s]+:[0-9]{1,4}"
 TextEncoder = Annotated[str, Meta(pattern=rf"^(default|none|sentence-transformers:.+|{_GIVEN})$")]
 MediaEncoder = Annotated[str, Meta(pattern=rf"^(default|none|onnx:.+|transformers:.+|{_GIVEN})$")]
 FilmEncoder = Annotated[str, Meta(pattern=rf"^(default|none|{_GIVEN})$")]
+Precision = Literal["float32", "bfloat16", "float16"]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(min_length=1, max_length=1_024)]
 
@@ -43,6 +44,20 @@ class ContentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             " a second a cover"
         ),
     ] = False
+    device: Annotated[
+        Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")],
+        Meta(
+            description="auto, cpu, cuda or cuda:N for models of torch; ONNX files go there too with"
+            " onnxruntime-gpu"
+        ),
+    ] = "cpu"
+    precision: Annotated[
+        Precision,
+        Meta(
+            description="numbers of models of sentence-transformers and transformers: float32, bfloat16,"
+            " float16; another one is another version, and all is encoded anew"
+        ),
+    ] = "float32"
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=64)], Meta(description="cores that the encoders may use")
     ] = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streams.content.onnx_models import _varint as varint
 
-FLOAT = 1
+FLOAT, FLOAT16 = 1, 10
 
 
 def message(number: int, content: bytes | str) -> bytes:
@@ -16,11 +16,11 @@ def number(field: int, value: int) -> bytes:
     return varint(field << 3) + varint(value)
 
 
-def value_info(name: str, shape: list[int | str]) -> bytes:
+def value_info(name: str, shape: list[int | str], numbers: int = FLOAT) -> bytes:
     dims = b"".join(
         message(1, number(1, size) if isinstance(size, int) else message(2, size)) for size in shape
     )
-    return message(1, name) + message(2, message(1, number(1, FLOAT) + message(2, dims)))
+    return message(1, name) + message(2, message(1, number(1, numbers) + message(2, dims)))
 
 
 def node(operator: str, source: str, target: str) -> bytes:
@@ -32,14 +32,15 @@ def model(nodes: list[bytes], source: bytes, target: bytes) -> bytes:
     return number(1, 8) + message(7, graph) + message(8, message(1, "") + number(2, 13))
 
 
-def mean_colour() -> bytes:
-    """(n, 3, 8, 8) to the mean of each channel (n, 3), through a tensor `pooled` (n, 3, 1, 1)."""
+def mean_colour(numbers: int = FLOAT) -> bytes:
+    """(n, 3, 8, 8) to the negative mean of each channel (n, 3), through a tensor `pooled` (n, 3, 1, 1)."""
     nodes = [
         node("GlobalAveragePool", "x", "pooled"),
         node("Flatten", "pooled", "flat"),
         node("Neg", "flat", "y"),
     ]
-    return model(nodes, value_info("x", ["n", 3, 8, 8]), value_info("y", ["n", 3]))
+    source, target = value_info("x", ["n", 3, 8, 8], numbers), value_info("y", ["n", 3], numbers)
+    return model(nodes, source, target)
 
 
 def negated(n_samples: int) -> bytes:

@@ -53,11 +53,18 @@ class OnnxAudioEncoder:
     modality: Modality = "audio"
 
     def __init__(
-        self, name: str, path: Path, *, sample_rate: int = 16_000, output: str | None = None, threads: int = 1
+        self,
+        name: str,
+        path: Path,
+        *,
+        sample_rate: int = 16_000,
+        output: str | None = None,
+        threads: int = 1,
+        on_gpu: bool = False,
     ) -> None:
         self.name = name
         self.sample_rate = sample_rate
-        self._model = OnnxModel(path, output, threads=threads)
+        self._model = OnnxModel(path, output, threads=threads, on_gpu=on_gpu)
         self.version = f"{self._model.digest}-{sample_rate}-p{PREPARATION}"
         self._n_samples = self._model.input_shape[-1]
         self.dims = self._model.run(np.zeros((1, self._n_samples or sample_rate), dtype=np.float32)).shape[1]

@@ -20,6 +20,7 @@ from schemas.runs import Float32
 
 from .audio_encoder import check_rate
 from .decoded import Sound, UInt8
+from .placement import Placement
 from .texts import clean_text
 
 BATCH = 16
@@ -31,41 +32,54 @@ class SentenceModel:
 
     modality: Modality = "text"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, placement: Placement | None = None) -> None:
+        placement = placement or Placement()
         self.name = folder.name
-        self.version = _digest(folder)
+        self.version = _digest(folder) + placement.suffix
         with _package("sentence_transformers"):
             from sentence_transformers import SentenceTransformer
-        self._model = _loaded(SentenceTransformer, folder, device="cpu")
-        self.dims = self._model.encode(["a"]).shape[1]
+        self._model = placement.moved(_loaded(SentenceTransformer, folder, device=str(placement.device)))
+        self.dims = self._encoded(["a"]).shape[1]
 
     def encode(self, inputs: Sequence[str]) -> Float32:
         """See `Encoder.encode`."""
         if not inputs:
             return np.zeros((0, self.dims), dtype=np.float32)
-        texts = [clean_text(text) for text in inputs]
+        return self._encoded([clean_text(text) for text in inputs])
+
+    def _encoded(self, texts: list[str]) -> Float32:
         vectors = self._model.encode(
-            texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False
+            texts,
+            batch_size=BATCH,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_tensor=True,
         )
-        return np.asarray(vectors, dtype=np.float32)
+        return _float32(vectors)
 
 
 class _Transformer:
     """A transformers model and its processor."""
 
-    def __init__(self, folder: Path, processor: str) -> None:
+    def __init__(self, folder: Path, processor: str, placement: Placement | None) -> None:
+        self._placement = placement or Placement()
         self.name = folder.name
-        self.version = _digest(folder)
+        self.version = _digest(folder) + self._placement.suffix
         with _package("transformers"):
             import transformers
-        self._processor = _loaded(getattr(transformers, processor).from_pretrained, folder)
-        self._model = _loaded(transformers.AutoModel.from_pretrained, folder).eval()
+
+        def load_processor(*where: Any, **options: Any) -> Any:  # to name the class may ask for torchvision
+            return getattr(transformers, processor).from_pretrained(*where, **options)
+
+        self._processor = _loaded(load_processor, folder)
+        self._model = self._placement.moved(_loaded(transformers.AutoModel.from_pretrained, folder))
 
     def _vectors(self, method: str, inputs: dict[str, Any]) -> Float32:
         """What a model of two towers (SigLIP, CLAP) has a method for, or the mean of the last layer.
 
         Of a model with a decoder (Whisper) the encoder alone is used.
         """
+        inputs = self._placement.inputs(inputs)
         with torch.inference_mode():
             if hasattr(self._model, method):
                 found = getattr(self._model, method)(**inputs)
@@ -74,7 +88,7 @@ class _Transformer:
                 model = self._model.get_encoder() if self._model.config.is_encoder_decoder else self._model
                 last = model(**inputs).last_hidden_state  # (B, ..., d), or (B, d, height, width)
                 found = last.mean(dim=(2, 3)) if last.ndim == 4 else last.mean(dim=1)
-        return np.asarray(found.float().numpy(), dtype=np.float32)
+        return _float32(found)
 
 
 class TransformersImageModel(_Transformer):
@@ -82,8 +96,8 @@ class TransformersImageModel(_Transformer):
 
     modality: Modality = "image"
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "AutoImageProcessor")
+    def __init__(self, folder: Path, placement: Placement | None = None) -> None:
+        super().__init__(folder, "AutoImageProcessor", placement)
         self.dims = self.encode([np.zeros((256, 256, 3), dtype=np.uint8)]).shape[1]
 
     def encode(self, inputs: Sequence[UInt8]) -> Float32:
@@ -103,8 +117,8 @@ class TransformersAudioModel(_Transformer):
 
     modality: Modality = "audio"
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "AutoFeatureExtractor")
+    def __init__(self, folder: Path, placement: Placement | None = None) -> None:
+        super().__init__(folder, "AutoFeatureExtractor", placement)
         self.sample_rate = int(self._processor.sampling_rate)
         silence = np.zeros(self.sample_rate, dtype=np.float32)
         self.dims = self.encode([Sound([silence], self.sample_rate, 1.0)]).shape[1]
@@ -120,6 +134,11 @@ class TransformersAudioModel(_Transformer):
             ]
             rows.append(np.mean([self._vectors("get_audio_features", part)[0] for part in prepared], axis=0))
         return np.stack(rows).astype(np.float32) if rows else np.zeros((0, self.dims), dtype=np.float32)
+
+
+def _float32(vectors: torch.Tensor) -> Float32:
+    """Of whatever numbers and device."""
+    return np.asarray(vectors.float().cpu().numpy(), dtype=np.float32)
 
 
 @contextmanager
@@ -146,5 +165,5 @@ def _digest(folder: Path) -> str:
 def _loaded(load: Any, folder: Path, **options: Any) -> Any:
     try:
         return load(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (ImportError, OSError, ValueError, KeyError) as error:  # ImportError: a package that it asks for
         raise ConfigurationError("content.model", f"{folder}: {error}") from error

@@ -25,6 +25,7 @@ from .disk_models import SentenceModel, TransformersAudioModel, TransformersImag
 from .encoder import Encoder, checked_vector
 from .extra import extra
 from .image_encoder import OnnxImageEncoder, default_image_encoder
+from .placement import placement_of
 from .text_encoder import SentenceEncoder
 from .video_encoder import FrameEncoder
 
@@ -141,7 +142,7 @@ def load_encoders(settings: ContentSettings) -> EncoderSet:
     }
 
     def frames(_: str) -> Encoder[Any]:
-        return FrameEncoder(slots["image"].encoder or default_image_encoder(settings.threads))
+        return FrameEncoder(slots["image"].encoder or _default_images(settings))
 
     slots["video"] = _slot("video", settings.video_encoder, {"default": frames})
     return EncoderSet(slots, covers_version() if settings.cover_text else "")
@@ -149,23 +150,28 @@ def load_encoders(settings: ContentSettings) -> EncoderSet:
 
 def _makers(settings: ContentSettings) -> dict[str, dict[str, Callable[[str], Encoder[Any]]]]:
     """What makes an encoder of each kind, given what follows the kind in the setting."""
-    threads = settings.threads
+    threads, placed = settings.threads, placement_of(settings)
+    onnx: dict[str, Any] = {"threads": threads, "on_gpu": placed.on_gpu}
     return {
         "text": {
             "default": lambda _: SentenceEncoder(threads),
-            "sentence-transformers": lambda where: SentenceModel(Path(where)),
+            "sentence-transformers": lambda where: SentenceModel(Path(where), placed),
         },
         "image": {
-            "default": lambda _: default_image_encoder(threads),
-            "onnx": lambda where: OnnxImageEncoder(Path(where).stem, Path(where), threads=threads),
-            "transformers": lambda where: TransformersImageModel(Path(where)),
+            "default": lambda _: _default_images(settings),
+            "onnx": lambda where: OnnxImageEncoder(Path(where).stem, Path(where), **onnx),
+            "transformers": lambda where: TransformersImageModel(Path(where), placed),
         },
         "audio": {
             "default": lambda _: LogMelEncoder(SAMPLE_RATE),
-            "onnx": lambda where: OnnxAudioEncoder(Path(where).stem, Path(where), threads=threads),
-            "transformers": lambda where: TransformersAudioModel(Path(where)),
+            "onnx": lambda where: OnnxAudioEncoder(Path(where).stem, Path(where), **onnx),
+            "transformers": lambda where: TransformersAudioModel(Path(where), placed),
         },
     }
+
+
+def _default_images(settings: ContentSettings) -> Encoder[Any]:
+    return default_image_encoder(settings.threads, on_gpu=placement_of(settings).on_gpu)
 
 
 def _slot(modality: Modality, spec: str, makers: dict[str, Callable[[str], Encoder[Any]]]) -> Slot:
@@ -193,4 +199,6 @@ def _named(setting: str) -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
+        if error.setting == "content.device":
+            raise
         raise ConfigurationError(setting, str(error).partition(": ")[2]) from error

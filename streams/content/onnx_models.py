@@ -15,10 +15,12 @@ from schemas.runs import Float32
 from .extra import extra
 
 BATCH = 16
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 
 class OnnxModel:
-    """One input, one output, on the CPU.
+    """One input, one output; in the numbers of the file, float16 included.
 
     Parameters
     ----------
@@ -28,6 +30,8 @@ class OnnxModel:
         Name of any tensor in the graph; by default the first output.
     threads : int
         Cores it may use.
+    on_gpu : bool
+        Whether on CUDA; it is the onnxruntime-gpu package that can.
 
     Attributes
     ----------
@@ -39,12 +43,18 @@ class OnnxModel:
     Raises
     ------
     ConfigurationError
-        It is not on this machine, is no ONNX model, has several inputs, or no tensor of that name.
+        It is not on this machine, is no ONNX model, has several inputs, no tensor of that name, or no CUDA.
     """
 
-    def __init__(self, path: Path, output: str | None = None, *, threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, output: str | None = None, *, threads: int = 1, on_gpu: bool = False
+    ) -> None:
         with extra():
             import onnxruntime
+        if on_gpu and CUDA not in onnxruntime.get_available_providers():
+            raise ConfigurationError(
+                "content.device", "this onnxruntime knows no CUDA: install onnxruntime-gpu in its place"
+            )
         try:
             model = path.read_bytes()
         except OSError as error:
@@ -57,7 +67,7 @@ class OnnxModel:
             self._session = onnxruntime.InferenceSession(
                 model if output is None else with_output(model, output),
                 options,
-                providers=["CPUExecutionProvider"],
+                providers=[CUDA, CPU] if on_gpu else [CPU],
             )
         except Exception as error:  # its errors share no public base class
             raise ConfigurationError("content.model", f"{path}: {error}") from error
@@ -65,11 +75,14 @@ class OnnxModel:
         if len(inputs) != 1:
             raise ConfigurationError("content.model", f"{path} has {len(inputs)} inputs, not one")
         self._input = inputs[0].name
+        self._halves = inputs[0].type == "tensor(float16)"
         self.input_shape = tuple(n if isinstance(n, int) else None for n in inputs[0].shape)
         self._output = output or self._session.get_outputs()[0].name
 
     def run(self, inputs: NDArray[Any]) -> Float32:
         """The output for inputs (n, ...), computed `BATCH` rows at a time, flat: float32 (n, d)."""
+        if self._halves:
+            inputs = inputs.astype(np.float16)
         parts = [
             self._session.run([self._output], {self._input: inputs[start : start + BATCH]})[0]
             for start in range(0, len(inputs), BATCH)

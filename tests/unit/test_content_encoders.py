@@ -15,12 +15,14 @@ import torch
 
 from learners.log_mel import LogMel, log_mel_statistics, mel_filters
 from learners.pooling import attention_pool
+from schemas.content_settings import ContentSettings
 from schemas.errors import ConfigurationError, ContractError
 from schemas.media import Modality
 from streams.content.audio_encoder import LogMelEncoder, OnnxAudioEncoder
 from streams.content.decoded import Film, Sound, UInt8
 from streams.content.disk_models import SentenceModel, TransformersAudioModel, TransformersImageModel
 from streams.content.encoder import Encoder, checked_vector
+from streams.content.encoders import load_encoders
 from streams.content.image_encoder import OnnxImageEncoder, PictureForm, default_image_encoder
 from streams.content.onnx_models import OnnxModel
 from streams.content.text_encoder import SentenceEncoder
@@ -166,6 +168,20 @@ def test_any_onnx_file_of_pictures(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(blue.encode(inputs), -255 * crops[:, ::-1], atol=1e-3)
     assert len({each.version for each in (encoder, inner, blue)}) == 3
+    half = tmp_path / "half.onnx"
+    half.write_bytes(onnx_files.mean_colour(onnx_files.FLOAT16))
+    halves = OnnxImageEncoder("mean", half, form).encode(inputs)
+    assert halves.dtype == np.float32
+    np.testing.assert_allclose(halves, -crops, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "mean.onnx").write_bytes(onnx_files.mean_colour())
+    with pytest.raises(ConfigurationError, match=r"content\.device.*GPU"):
+        load_encoders(ContentSettings(device="cuda"))
+    with pytest.raises(ConfigurationError, match=r"content\.device.*onnxruntime-gpu"):
+        OnnxModel(tmp_path / "mean.onnx", on_gpu=True)
 
 
 def test_any_onnx_file_of_sounds(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from schemas.content_settings import ContentSettings, Precision
 from schemas.errors import ConfigurationError
 from streams.content.decoded import Sound
 from streams.content.disk_models import SentenceModel, TransformersAudioModel, TransformersImageModel
+from streams.content.placement import Placement, placement_of
 
 from ..media_files import pixels, tone
 
@@ -45,6 +47,7 @@ def save_whisper(folder: Path) -> None:
 
 
 def test_pictures_through_siglip(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
     save_siglip(tmp_path)
     encoder = TransformersImageModel(tmp_path)
     pictures = [pixels(260, 260, seed) for seed in range(18)]  # more than one batch
@@ -57,6 +60,20 @@ def test_pictures_through_siglip(tmp_path: Path) -> None:
     assert TransformersImageModel(tmp_path).version == version
     save_whisper(tmp_path / "other")
     assert TransformersAudioModel(tmp_path / "other").version != version
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_other_numbers_give_nearly_the_same_as_another_version(tmp_path: Path, precision: Precision) -> None:
+    save_whisper(tmp_path)
+    placement = placement_of(ContentSettings(precision=precision))
+    whole, half = TransformersAudioModel(tmp_path), TransformersAudioModel(tmp_path, placement)
+    sounds = [Sound([tone(1.0, pitch)], 16_000, 1.0) for pitch in (220.0, 2_000.0)]
+    expected, found = whole.encode(sounds), half.encode(sounds)
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, expected)
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosines.min() > 0.999
+    assert (whole.name, f"{whole.version}-{precision}") == (half.name, half.version)
 
 
 def test_sounds_through_the_encoder_of_whisper(tmp_path: Path) -> None:
@@ -100,3 +117,8 @@ def test_titles_through_sentence_transformers(tmp_path: Path) -> None:
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1.0] * 3, abs=1e-5)
     np.testing.assert_allclose(vectors[0], vectors[2], atol=1e-6)
     assert vectors[0] @ vectors[1] < 0.999
+    half = SentenceModel(tmp_path / "saved", Placement(precision="bfloat16"))
+    assert half.version == f"{encoder.version}-bfloat16"
+    found = half.encode(["cat day", "report"])
+    assert found.dtype == np.float32
+    assert (found * vectors[:2]).sum(axis=1).min() > 0.999
