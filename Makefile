@@ -15,6 +15,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 QUALITY_STAMP := $(VENV)/.quality-installed
+PRECISION_STAMP := $(VENV)/.precision-installed
 
 .PHONY: help
 help: ## show this help
@@ -109,6 +110,14 @@ bench-probability: $(STAMP) $(QUALITY_STAMP) ## click and long-view probabilitie
 bench-content: $(STAMP) ## tags from picture, title and sound; Chinese titles beside English ones (fetches 161 MB by apt-get)
 	@$(BIN)/python -m benchmarks.content $(ARGS)
 
+$(PRECISION_STAMP): $(STAMP) requirements-precision.lock
+	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --require-hashes --requirement requirements-precision.lock
+	@touch $@
+
+.PHONY: bench-precision
+bench-precision: $(STAMP) $(PRECISION_STAMP) ## encoders in half precision, int8, with fewer heads: time and accuracy (fetches 161 MB by apt-get)
+	@$(BIN)/python -m benchmarks.precision $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: $(STAMP) ## memory of the worker over 20 million events
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
@@ -131,6 +140,7 @@ lock: $(BIN)/uv ## resolve the lock files again from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra content --extra ocr --group dev pyproject.toml --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --group bench --output-file requirements-bench.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --constraint requirements.lock --group bench-quality --output-file requirements-quality.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --constraint requirements.lock --group bench-precision --output-file requirements-precision.lock
 	@echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - --output-file requirements-uv.lock
 
 .PHONY: clean

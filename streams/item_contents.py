@@ -183,4 +183,4 @@ class ItemContents:
     def _packed(self) -> NDArray[np.uint8]:
         own = self._own
         ordered = _Own(dict(sorted(own.versions.items())), own.replaced, dict(sorted(own.tags.items())))
-        return np.frombuffer(msgspec.msgpack.encode(ordered), dtype=np.uint8)
+        return np.frombuffer(bytearray(msgspec.msgpack.encode(ordered)), dtype=np.uint8)

@@ -25,11 +25,14 @@ from learners.probability import ProbabilityOptions
 from learners.probability_items import ItemProbability
 from learners.tagger import Tagger, TaggerOptions
 from learners.transitions import Transitions
+from schemas.content import CatalogueSource, EncodedVector, FoundTag, ItemContent, ItemTags, packed_vector
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
+from schemas.media import Modality
 from schemas.runs import Float32, Int32
-from schemas.settings import ObjectiveSettings
+from schemas.settings import LearnerSettings, ObjectiveSettings
 from serving.ranking import Ranker
 from serving.recommender import Recommender, half_lives_h
+from streams.item_contents import ItemContents
 
 from .learner_data import interactions
 
@@ -156,6 +159,7 @@ def item_probability(*, attention: bool = False) -> ItemProbability:
 
 
 DIMS: Final = {"text": 12, "image": 7, "audio": 5}
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "audio")
 
 
 def content_items(kind: Literal["gate", "concat"] = "gate") -> ContentItems:
@@ -171,6 +175,41 @@ def content_items(kind: Literal["gate", "concat"] = "gate") -> ContentItems:
         }
         learner.set_item(item, vectors)
     learner.touched()
+    return learner
+
+
+def item_contents() -> ItemContents:
+    """The same from records of the item-content topic, with tags, as worker and learner keep it."""
+    settings = LearnerSettings(
+        dim=16, max_items=1_024, content_models=tuple(f"{name}=m:{size}" for name, size in DIMS.items())
+    )
+    learner = ItemContents(_evidence()[2], settings)
+    random = np.random.default_rng(8)
+    source = CatalogueSource(partition=0, offset=0)
+    for item in range(35):
+        vectors = [
+            EncodedVector(
+                modality=modality, model="m", version="1",
+                values=packed_vector(random.normal(size=DIMS[modality]).astype(np.float32)),
+            )
+            for k, modality in enumerate(MODALITIES)
+            if (item + k) % 3 or modality == "text"
+        ]  # fmt: skip
+        content = ItemContent(
+            item_id=f"v{item}", content_hash="0" * 32, encoders="0" * 32, source=source, encoded_at_ms=0,
+            language="und", labels=[], vectors=vectors, missing=[],
+        )  # fmt: skip
+        learner.put(item, content)
+        tag = FoundTag(tag=f"t{item % 5}", probability=0.5, given=True, source="learned", spoke={})
+        tags = ItemTags(
+            item_id=f"v{item}",
+            content_hash="0" * 32,
+            encoders="0" * 32,
+            source=source,
+            n_examples=1,
+            tags=[tag],
+        )
+        learner.put_tags(item, tags)
     return learner
 
 

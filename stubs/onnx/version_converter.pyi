@@ -1,0 +1,3 @@
+from typing import Any
+
+def convert_version(model: Any, target_version: int) -> Any: ...
