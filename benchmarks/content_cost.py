@@ -1,7 +1,8 @@
 """What encoding costs: processor time an input of every default encoder, in batches and alone.
 
-Run as ``python -m benchmarks.content_cost``; needs the extra ``content``. Inputs are made on the spot, as the
-cost does not depend on what they show. Its last line is one JSON object.
+Run as ``python -m benchmarks.content_cost``; needs the extra ``content``, for covers ``ocr``. Inputs are made
+on the spot, as the cost of encoders does not depend on what they show. Its last line is one JSON object.
+`benchmarks.precision` has other numbers than float32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import click
 import numpy as np
 import torch
 
+from schemas.errors import ExtraError
 from streams.content.audio_encoder import LogMelEncoder
+from streams.content.cover_text import SIDE, CoverReader
 from streams.content.decoded import Film, Sound
 from streams.content.encoder import Encoder
 from streams.content.image_encoder import default_image_encoder
@@ -57,6 +60,25 @@ def inputs() -> dict[str, list[Any]]:
     }
 
 
+def cover_costs() -> dict[str, dict[str, float]]:
+    """Of looking for words where there are none, and of reading two lines."""
+    try:
+        reader = CoverReader()
+    except ExtraError as error:
+        click.echo(f"covers: {error}")
+        return {}
+    import cv2
+
+    bare = np.full((360, SIDE, 3), (40, 90, 160), dtype=np.uint8)
+    words = bare.copy()
+    for row, title in enumerate(("三分钟学会做红烧肉", "A lighthouse keeper")):
+        cv2.putText(words, title, (30, 100 + 90 * row), (255, 255, 255), cv2.FontFace("uni"), 44, 500)
+    return {
+        "cover without words": {"alone_ms": cost_ms(partial(reader.read, bare), 1)},
+        "cover with two lines": {"alone_ms": cost_ms(partial(reader.read, words), 1)},
+    }
+
+
 @click.command()
 def main() -> None:
     """Print a table, and one JSON object."""
@@ -74,6 +96,7 @@ def main() -> None:
         }
     keywords = Keywords()
     report["keywords"] = {"alone_ms": cost_ms(lambda: [keywords.of(text) for text in made["text"]], 16)}
+    report |= cover_costs()
     for name, costs in report.items():
         click.echo(f"{name:28}" + "  ".join(f"{what} {value:g}" for what, value in costs.items()))
     click.echo(json.dumps(report))

@@ -27,6 +27,12 @@ class ContentMetrics:
             ["modality", "outcome"],
             registry=registry,
         )
+        self.covers = Counter(
+            "reelflow_content_covers",
+            "Covers on which words were looked for: words, none, or unread (reading went over a limit)",
+            ["outcome"],
+            registry=registry,
+        )
         self.letters = Counter(
             "reelflow_content_dead_letters", "Dead letters written, by reason", ["reason"], registry=registry
         )

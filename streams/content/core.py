@@ -294,6 +294,10 @@ class ContentCore:
         for vector in content.vectors:
             outcome = "given" if vector.modality in job.given else "encoded"
             self.metrics.modalities.labels(vector.modality, outcome).inc()
+        cover = job.decoded.get("image")
+        if self.encoders.reads_covers and isinstance(cover, Picture):
+            read = "unread" if cover.text is None else "words" if cover.text else "none"
+            self.metrics.covers.labels(read).inc()
         for one in content.missing:
             self.metrics.modalities.labels(one.modality, one.reason).inc()
         if job.retriable and job.attempt < self._retries:

@@ -175,6 +175,7 @@ def test_words_on_a_cover_are_the_text_of_an_item_without_a_title(
     assert text["words"] @ text["same"] > 0.95
     assert text["words"] @ text["other"] < 0.5
     assert "红烧肉" in [tag.tag for tag in catalogue.tags()["words"].tags if tag.source == "keyword"]
+    assert 'reelflow_content_covers_total{outcome="words"} 1.0' in http_text(f"{worker.url}/metrics")
     assert {one.modality: one.reason for one in contents["gone"].missing} == {
         "text": "absent", "image": "not_found", "audio": "absent", "video": "absent",
     }  # fmt: skip
