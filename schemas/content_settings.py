@@ -82,6 +82,16 @@ class ContentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_media_mib: Annotated[
         Annotated[int, Meta(ge=1, le=65_536)], Meta(description="largest file of a medium, MiB")
     ] = 128
+    max_megapixels: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(description="largest picture or frame, millions of pixels"),
+    ] = 50
+    max_audio_s: Annotated[
+        Annotated[float, Meta(gt=0, le=86_400)], Meta(description="longest sound, seconds that it plays")
+    ] = 1_800.0
+    max_video_s: Annotated[
+        Annotated[float, Meta(gt=0, le=86_400)], Meta(description="longest video, seconds that it plays")
+    ] = 7_200.0
     fetch_s: Annotated[
         Annotated[float, Meta(gt=0, le=600)],
         Meta(description="longest that fetching a medium may take, seconds"),

@@ -96,6 +96,9 @@ def media_pool(settings: Settings, sample_rate: int) -> MediaPool:
         ),
         MediaLimits(
             max_bytes=content.max_media_mib * MIB,
+            max_pixels=content.max_megapixels * 1_000_000,
+            max_audio_s=content.max_audio_s,
+            max_video_s=content.max_video_s,
             fetch_s=content.fetch_s,
             decode_s=content.decode_s,
             decode_cpu_s=max(1, round(content.decode_s)),

@@ -38,7 +38,7 @@ _PARAMETERS: Final = {
 class CoverReader:
     """Reads lines of text in a picture; its networks come with the package, and nothing is fetched.
 
-    Cost: 0.2 to 0.3 s of a core for a picture, 30 ms more a line; 170 MB.
+    Cost: 0.3 s of a core for a picture, 30 to 60 ms more a line; 170 MB.
 
     Raises
     ------

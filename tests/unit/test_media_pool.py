@@ -21,10 +21,12 @@ from PIL import Image
 
 from schemas.errors import MediaError, ReelflowError
 from schemas.media import MediaModality, MediaReason
+from schemas.settings import load_settings
 from streams.content.decoded import Film, Picture, Sound
 from streams.content.fetch import open_medium
-from streams.content.limits import Form, SourceRules
+from streams.content.limits import Form, MediaLimits, SourceRules
 from streams.content.pool import MediaPool
+from streams.content_worker import media_pool
 
 from .. import media_files as make
 from ..hostile_files import HEAVY, HOSTILE, LIMITS, Hostile
@@ -156,6 +158,24 @@ def test_hostile_files(pool: MediaPool, tmp_path: Path, hostile: Hostile) -> Non
     for _ in decoders:  # each of them still reads what is good
         assert isinstance(pool.read(str(tmp_path / "good.png"), "image"), Picture)
     assert pool.pids == decoders
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    environ = {
+        "REELFLOW_CONTENT_MAX_MEDIA_MIB": "7", "REELFLOW_CONTENT_MAX_MEGAPIXELS": "3",
+        "REELFLOW_CONTENT_MAX_AUDIO_S": "10800", "REELFLOW_CONTENT_MAX_VIDEO_S": "20000",
+        "REELFLOW_CONTENT_FETCH_S": "4", "REELFLOW_CONTENT_DECODE_S": "6",
+        "REELFLOW_CONTENT_DECODE_MEMORY_MIB": "99", "REELFLOW_CONTENT_MEDIA_WORKERS": "1",
+    }  # fmt: skip
+    with media_pool(load_settings(environ), 22_050) as running:
+        assert running.limits == MediaLimits(
+            max_bytes=7 << 20, max_pixels=3_000_000, max_audio_s=10_800.0, max_video_s=20_000.0, fetch_s=4.0,
+            decode_s=6.0, decode_cpu_s=6, memory_mib=99,
+        )  # fmt: skip
+        assert running.form == Form(sample_rate=22_050)
+    defaults = load_settings({"REELFLOW_CONTENT_MEDIA_WORKERS": "1"})
+    with media_pool(defaults, 16_000) as running:
+        assert (running.limits, running.form) == (MediaLimits(), Form())
 
 
 def test_processor_time_is_limited_too(pool: MediaPool, tmp_path: Path) -> None:
