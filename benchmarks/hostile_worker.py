@@ -71,7 +71,8 @@ def figures(jobs: list[Seen], decoders: list[Seen]) -> dict[str, float]:
 @click.command()
 @click.option("--hostile", default=532, show_default=True, help="Items with hostile media.")
 @click.option("--good", default=50, show_default=True, help="Items with good media.")
-def main(hostile: int, good: int) -> None:
+@click.option("--cover-text", is_flag=True, help="Read words on covers too; needs the extra ocr.")
+def main(hostile: int, good: int, *, cover_text: bool) -> None:
     """Print the reasons, the figures, and one JSON object."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -85,6 +86,7 @@ def main(hostile: int, good: int) -> None:
         worker = catalogue.start(
             REELFLOW_CONTENT_FETCH_S=str(FETCH_S),
             REELFLOW_CONTENT_DECODE_S=str(DECODE_S),
+            REELFLOW_CONTENT_COVER_TEXT=json.dumps(cover_text),
             REELFLOW_CONTENT_ROOTS=json.dumps([str(media)]),
             REELFLOW_CONTENT_HOSTS=json.dumps([*(f"127.0.0.1:{port}" for port in ports), "127.0.0.2"]),
             **SETTINGS,
