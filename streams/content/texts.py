@@ -47,7 +47,7 @@ def _is_seen(sign: str) -> bool:
 def with_cover(title: str, cover: str) -> str:
     r"""A title, and of the lines on the cover those that it does not say already.
 
-    >>> with_cover("红烧肉的家常做法", "红烧肉的\\n家常做法\\n零失败")
+    >>> with_cover("红烧肉的家常做法", "红烧肉的\n家常做法\n零失败")
     '红烧肉的家常做法 零失败'
     """
     said = _plain(title)
