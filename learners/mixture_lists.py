@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.compiled import kernel
+from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Int8, Int32
 
 from .blend_kernels import (
@@ -31,6 +31,9 @@ from .prefetch import prefetch_row
 
 NEIGHBOURS: Final = 3
 """Source code of co-occurrence and EASE, after those of `blend_kernels`."""
+
+_TOGETHER: Final = 8
+"""Features summed at a time; `TASTE` is a multiple of it."""
 
 
 @kernel
@@ -62,6 +65,27 @@ def place_of(targets: Int32, gathered: Gathered, weights: Float32, score: Float3
         for c in range(count):
             above += 1 if score[c] >= score[target] else 0
         ranks[i] = above - 1
+
+
+@inlined
+def sum_features(f: int, count: int, mass: Float32, x: Float32, out: Float32) -> None:
+    """Sums mass . x of features f to f + 7; a sum waits for its last addition, eight do so together."""
+    x0, x1, x2, x3, x4, x5, x6, x7 = (
+        x[f], x[f + 1], x[f + 2], x[f + 3], x[f + 4], x[f + 5], x[f + 6], x[f + 7]
+    )  # fmt: skip
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
+    for c in range(count):
+        m = mass[c]
+        s0 += m * x0[c]
+        s1 += m * x1[c]
+        s2 += m * x2[c]
+        s3 += m * x3[c]
+        s4 += m * x4[c]
+        s5 += m * x5[c]
+        s6 += m * x6[c]
+        s7 += m * x7[c]
+    out[f], out[f + 1], out[f + 2], out[f + 3] = s0, s1, s2, s3
+    out[f + 4], out[f + 5], out[f + 6], out[f + 7] = s4, s5, s6, s7
 
 
 @kernel
@@ -99,12 +123,10 @@ def learn_targets(
         for c in range(count):
             peak = max(peak, score[c])
         total = softmax_mass(count, peak, score, mass)
+        for f in range(0, TASTE, _TOGETHER):
+            sum_features(f, count, mass, x, weights)
         for f in range(TASTE):
-            expected = np.float32(0.0)
-            row = x[f]
-            for c in range(count):
-                expected += mass[c] * row[c]
-            g = expected / total - row[target]
+            g = weights[f] / total - x[f, target]
             shared_squares[f] += g * g
             own_squares[bucket, f] += g * g
             shared[f] -= rate * g / np.sqrt(shared_squares[f])
