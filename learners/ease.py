@@ -22,7 +22,7 @@ Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from schemas.compiled import kernel
 from schemas.learner import Arrays, Contexts, Interactions
 from schemas.runs import Float32, Int32, Int64
 
-from .blend_select import low_bound, padded, push
+from .blend_select import count_above, low_bound, padded
 from .neighbour_rows import NeighbourRows, NeighbourTable
 from .state import grown, taken
 from .transition_kernels import Bools
@@ -93,30 +93,54 @@ def _learn(
                 row[place[a]] += np.float32(1.0)
 
 
+class Room(NamedTuple):
+    """Scratch memory of a choice among n scores, padded as `low_bound` wants."""
+
+    size: Float32
+    keys: Float32
+    best: Float32
+    found: Int32
+    above: Int32
+    taken: Int32
+
+
 @kernel
-def _largest(
-    weights: Float32, head: Int32, nbr: Int32, w: Float32, size: Float32, spare: Float32, places: Int32
-) -> None:
+def _largest(weights: Float32, head: Int32, nbr: Int32, w: Float32, room: Room) -> None:
     """Rows of the head: the entries of largest size of each row of `weights` (n, n), and whose they are.
 
-    Of equal sizes the first wins. `size` holds n, the others `width`, all padded as `low_bound` wants.
+    Of equal sizes the first wins.
     """
+    size, keys, best, found, above, taken = room
     n, width = len(weights), nbr.shape[1]
+    for b in range(n, padded(n)):
+        size[b] = np.float32(-np.inf)
     for p in range(n):
         row = weights[p]
         for b in range(n):
             size[b] = abs(row[b])
         bound = np.float32(0.0)
         if n > padded(width):
-            bound = low_bound(n, width, size, spare)
+            bound = low_bound(n, width, size, best)
         m = 0
         for b in range(n):
-            if size[b] >= bound and size[b] > np.float32(0.0):
-                m = push(b, size[b], m, width, places, spare)
+            found[m] = b
+            keys[m] = size[b]
+            m += 1 if size[b] >= bound and size[b] > np.float32(0.0) else 0
+        for b in range(m, padded(m)):
+            keys[b] = np.float32(-np.inf)
+        count_above(m, keys, above)
         a = head[p]
-        for k in range(width):
-            nbr[a, k] = head[places[k]] if k < m else -1
-            w[a, k] = row[places[k]] if k < m else np.float32(0.0)
+        for b in range(m):
+            taken[b] = 0
+        for b in range(m):
+            k = above[b] + taken[above[b]]
+            taken[above[b]] += 1
+            if k < width:
+                nbr[a, k] = head[found[b]]
+                w[a, k] = row[found[b]]
+        for k in range(m, width):
+            nbr[a, k] = -1
+            w[a, k] = np.float32(0.0)
 
 
 class Ease(NeighbourTable):
@@ -268,10 +292,11 @@ class Ease(NeighbourTable):
         np.fill_diagonal(weights, 0.0)
         self._dirty[: self._n_items] |= self._nbr[: self._n_items, 0] >= 0
         self._nbr[: self._n_items] = -1
-        size = np.full(padded(len(p)), -np.inf, dtype=np.float32)
-        spare = np.zeros(padded(self._width), dtype=np.float32)
-        places = np.zeros(self._width, dtype=np.int32)
-        _largest(weights, self._fitted_head, self._nbr, self._w, size, spare, places)
+        n = padded(len(p))
+        floats, numbers = np.empty((2, n), dtype=np.float32), np.empty((3, n), dtype=np.int32)
+        best = np.zeros(padded(self._width), dtype=np.float32)
+        room = Room(floats[0], floats[1], best, numbers[0], numbers[1], numbers[2])
+        _largest(weights, self._fitted_head, self._nbr, self._w, room)
         self._dirty[self._fitted_head] = True
         self._fitting = np.zeros((0, 0), dtype=np.float32)
 

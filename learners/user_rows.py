@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from schemas.compiled import kernel
 from schemas.learner import Arrays
 from schemas.runs import Float32, Int32, Int64
 
@@ -101,13 +102,16 @@ class UserRows:
 
     def rows_of(self, users: Int32) -> Int32:
         """Row of each user slot (B,), -1 for none; any slot may be asked for."""
-        held = np.full(len(users), -1, dtype=np.int32)
-        known = (users >= 0) & (users < len(self._row))
-        held[known] = self._row[users[known]]
+        held = np.empty(len(users), dtype=np.int32)
+        _find(users, self._row, held)
         return held
 
     def gather(self, held: Int32) -> Tensor:
         """Copy of the rows `held` (U,): (U, d), zero where -1."""
+        if self._device.type == "cpu":
+            copies = torch.empty(len(held), self._dim)
+            _gather(self._table.values.numpy(), held, copies.numpy())
+            return copies
         rows = torch.zeros(len(held), self._dim, device=self._device)
         known = np.flatnonzero(held >= 0)
         if len(known):
@@ -125,7 +129,10 @@ class UserRows:
             self._give(waiting[hits >= self._admission])
             held = self.rows_of(users)
         known = np.flatnonzero(held >= 0)
-        if len(known):
+        if len(known) == len(held):
+            self._table.apply(self._tensor(held), gradient, norms)
+            self._dirty[users] = True
+        elif len(known):
             index = self._tensor(known)
             self._table.apply(self._tensor(held[known]), gradient[index], norms[index])
             self._dirty[users[known]] = True
@@ -229,3 +236,16 @@ class UserRows:
 
     def _zeros(self, first: int, last: int) -> Float32:
         return np.zeros((last - first, self._dim), dtype=np.float32)
+
+
+@kernel
+def _find(users: Int32, row: Int32, held: Int32) -> None:
+    for i in range(len(users)):
+        held[i] = row[users[i]] if 0 <= users[i] < len(row) else -1
+
+
+@kernel
+def _gather(values: Float32, held: Int32, out: Float32) -> None:
+    for i in range(len(held)):
+        for k in range(out.shape[1]):
+            out[i, k] = values[held[i], k] if held[i] >= 0 else np.float32(0.0)
