@@ -21,6 +21,8 @@ from .impressions import CLICK, LONG
 
 N_NEWEST: Final = 5
 N_FEATURES: Final = N_NEWEST + 5
+KNOWN: Final = N_NEWEST + 1
+"""Which of them says whether the user was met before."""
 
 
 class Memory(NamedTuple):
@@ -58,7 +60,7 @@ def recall(memory: Memory, user: int, item: int, ts_ms: int, tied: bool, inputs:
         for j in range(N_NEWEST):
             inputs[j] = memory.outcomes[user, j]
         inputs[at] = math.log(1.0 + max(0, ts_ms - memory.last_ms[user]) / 1_000.0)
-        inputs[at + 1] = 1.0
+        inputs[KNOWN] = 1.0
         if memory.items[user] == item:
             inputs[at + 2] = 1.0
             inputs[at + 3] = memory.outcomes[user, 0]

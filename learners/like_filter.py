@@ -78,6 +78,7 @@ class LikeRoom(NamedTuple):
     rows: Int64
     end: Int64  # (1,) a group of one
     none: Int64  # (0,)
+    no_spreads: Float32  # (0,)
     nothing: Float32  # (1, 0)
     px: Float32  # (L,)
     mean: Float32  # (L,)
@@ -107,6 +108,7 @@ def like_room(chosen: list[int], n_keys: int) -> LikeRoom:
         rows=np.zeros(n_keys, dtype=np.int64),
         end=np.ones(1, dtype=np.int64),
         none=np.zeros(0, dtype=np.int64),
+        no_spreads=np.zeros(0, dtype=np.float32),
         nothing=np.zeros((1, 0), dtype=np.float32),
         px=np.zeros(N_INPUTS, dtype=np.float32),
         mean=np.zeros(N_INPUTS, dtype=np.float32),
@@ -206,7 +208,7 @@ def learn_told(
             first = len(use.raw[0]) - 2 * plan.n_hidden - N_MEMORY
             for j in range(N_MEMORY):
                 use.raw[0, first + j] = recalled[j]
-            scale_inputs(use.raw[0], know, use.inputs[0])
+            scale_inputs(use.raw[0], know, plan.products, use.inputs[0])
             predict_row(0, know, plan, use, logits)
             learn_row(0, user, item, ts_ms, categories[i], told.outcomes[i], logits, know, memory, plan, use)
             _add_logits(logits, inputs)
@@ -221,6 +223,7 @@ def learn_told(
                 room.y,
                 asked,
                 room.none,
+                room.no_spreads,
                 likes.weights,
                 belief,
                 room.nothing,

@@ -1,13 +1,14 @@
 """Logistic regressions of several targets by an extended Kalman filter with one full covariance.
 
 With the inputs x_c (D,) of target c, all but a few the same for every target, weights w_c, a covariance
-P (D, D) that the targets share, and independent effects b_ce with variances v_ce for the ids e of the
-event::
+P (D, D) that the targets share, and independent effects a_ce with variances v_ce, 1 at first, for the
+ids e of the event, each of a kind (user, item, ...) whose effects spread by sigma_e::
 
-    z_c = w_c.x_c + sum_e b_ce    p_c = sigmoid(z_c)           h_c = max(p_c (1 - p_c), H_MIN)
-    x   = mean_c x_c              s_c = x'P x + sum_e v_ce     den_c = 1 / (s_c + 1 / h_c)
-    w_c += P x den_c (y_c - p_c) / h_c                         b_ce += v_ce den_c (y_c - p_c) / h_c
-    P   -= den (P x)(P x)'                                     v_ce -= den_c v_ce^2
+    z_c = w_c.x_c + sum_e sigma_e a_ce    p_c = sigmoid(z_c)             h_c = max(p_c (1 - p_c), H_MIN)
+    x   = mean_c x_c                      s_c = x'P x + sum_e sigma_e^2 v_ce
+    den_c = 1 / (s_c + 1 / h_c)           w_c += P x den_c (y_c - p_c) / h_c
+    P   -= den (P x)(P x)'                a_ce += sigma_e v_ce den_c (y_c - p_c) / h_c
+                                          v_ce -= den_c (sigma_e v_ce)^2
 
 with the den of P from the means of s_c and h_c over the targets. For one target that is one Gauss-Newton
 step of the posterior mode at each event: there is no learning rate. The targets differ in P by their
@@ -67,13 +68,23 @@ def linear(weights: Float32, x: Float32) -> float:
 
 
 @njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
-def effects_of(ids: Int64, effects: Float32) -> float:
-    """Sum of b_e; ids below 0 have none."""
+def effects_of(ids: Int64, spreads: Float32, effects: Float32) -> float:
+    """Sum of sigma_e a_e over ids (I,) with their `spreads` (I,); ids below 0 have none."""
     z = 0.0
-    for e in ids:
-        if e >= 0:
-            z += effects[e]
+    for i in range(len(ids)):
+        if ids[i] >= 0:
+            z += spreads[i] * effects[ids[i]]
     return z
+
+
+@njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
+def _variance_of(ids: Int64, spreads: Float32, variances: Float32) -> float:
+    """Sum of sigma_e^2 v_e."""
+    s = 0.0
+    for i in range(len(ids)):
+        if ids[i] >= 0:
+            s += spreads[i] * spreads[i] * variances[ids[i]]
+    return s
 
 
 class Covariance(NamedTuple):
@@ -179,6 +190,7 @@ def learn(
     ys: Float64,
     xs: Float32,
     ids: Int64,
+    effect_spreads: Float32,
     weights: Float32,
     covariance: Covariance,
     effects: Float32,
@@ -194,6 +206,7 @@ def learn(
         0 or 1 of each target, below 0 where it is not known: such a target learns nothing.
     xs : (T, D)
     ids : (I,) rows of `effects` and `variances` (T, Q), -1 for none
+    effect_spreads : (I,) the sigma of each
     weights : (T, D)
     mean, px : (D,) scratch
     """
@@ -203,8 +216,8 @@ def learn(
         return False
     n, curvature, spreads = 0, 0.0, 0.0
     for c in range(len(ys)):
-        z = linear(weights[c], xs[c]) + effects_of(ids, effects[c])
-        s = of_inputs + effects_of(ids, variances[c])
+        z = linear(weights[c], xs[c]) + effects_of(ids, effect_spreads, effects[c])
+        s = of_inputs + _variance_of(ids, effect_spreads, variances[c])
         if ys[c] < 0 or not (math.isfinite(z) and math.isfinite(s)):
             continue
         p = sigmoid(z)
@@ -212,11 +225,12 @@ def learn(
         den = 1.0 / (s + 1.0 / h)
         step = den * min(STEP_MAX, max(-STEP_MAX, (ys[c] - p) / h))
         _move(weights[c], px, step)
-        for e in ids:
+        for i in range(len(ids)):
+            e = ids[i]
             if e >= 0:
-                v = variances[c, e]
-                effects[c, e] += v * step
-                variances[c, e] = max(v - v * v * den, VARIANCE_MIN)
+                covaried = effect_spreads[i] * variances[c, e]
+                effects[c, e] += covaried * step
+                variances[c, e] = max(variances[c, e] - covaried * covaried * den, VARIANCE_MIN)
         n += 1
         curvature += h
         spreads += s

@@ -2,34 +2,40 @@
 
 For each of the targets two scores are learned from the same inputs::
 
-    probability    p = sigmoid(w.x + sum_e b_e), calibrated: `learners.logistic_filter`
-    ranking        z = u.x', without any input that follows the user's own level
+    probability    p = sigmoid(c(w.x + sum_e b_e)): `learners.logistic_filter`, `learners.calibration_curve`
+    ranking        z = u.x' + sum_e b'_e, without any input that follows the user's own level
 
 x holds, scaled to mean 0 and spread 1 by running moments and cut at +-4,
 
-* ten statistics for each of the keys (`learners.target_statistics`),
+* nine statistics for each of the keys (`learners.target_statistics`),
 * the numbers that came with the impression, and what is remembered of the user
   (`learners.impression_memory`),
 * the last hidden layer of attention over the user's last fifty watches, and over those of the prior
   history alone (`learners.history_attention`): the filter is the network's last layer, learned on,
 
-then a constant, and unscaled, with prior weights of 1/3, three logits: that of a factorisation machine
-(`learners.factorisation`) and the two of the attention.
+the products of a few of them (`learners.probability_inputs.TELLING`), a constant, and unscaled, with
+prior weights of 1/3, three logits: that of a factorisation machine (`learners.factorisation`) and the
+two of the attention.
 
 An impression whose click is unknown and whose long view is known is prior history: a watch from a time
 when only watches were written down. It teaches the statistics of watches, the factorisation and the
 memory; the filters learn from impressions only.
 
+The ranking head is learned with an effect b'_user of a wide prior, and scores without it. What a user
+lets pass or takes in general is then not put down to what was shown, and the rest of the head is what
+tells one impression of a user from another: nearly conditional logistic regression by user.
+
 References
 ----------
 Graepel et al., Web-scale Bayesian click-through rate prediction, ICML 2010. McMahan et al., Ad click
 prediction: a view from the trenches, KDD 2013. Rendle, Factorization machines, ICDM 2010.
+Chamberlain, Analysis of covariance with qualitative data, Review of Economic Studies 1980 (conditional
+logistic regression).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 from msgspec import Struct
@@ -39,11 +45,24 @@ from schemas.errors import StateError
 from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
+from .calibration_curve import FIRST_VARIANCE, N_KNOTS
 from .factorisation import DIM, FIRST_SQUARES
 from .history_attention_kernels import MAX_HISTORY, N_HIDDEN, AttentionTables
 from .impression_memory import Memory, no_memory
 from .impressions import Impressions, group_ends
 from .logistic_filter import covariance_of, sigmoid_of
+from .probability_inputs import (
+    CATEGORIES,
+    EFFECTS,
+    FACTORS,
+    HEAD_EFFECTS,
+    HEAD_LEVEL,
+    OF_THE_USER,
+    Key,
+    head_statistics,
+    keys_among,
+    product_pairs,
+)
 from .probability_kernels import (
     MAX_TIED,
     N_MEMORY,
@@ -56,63 +75,7 @@ from .probability_kernels import (
     replay,
 )
 from .state import digest_arrays, taken
-from .target_statistics import N_COLUMNS, N_FEATURES, N_TARGETS, first_rates
-
-Keys = Mapping[tuple[str, ...], float]
-
-CATEGORIES: Final = ("user", "item", "creator", "tag", "duration", "surface", "hour")
-"""What the product knows of an impression."""
-
-KEYS: Final[dict[tuple[str, ...], float]] = {
-    ("user",): 4.0,
-    ("item",): 20.0,
-    ("creator",): 20.0,
-    ("tag",): 50.0,
-    ("duration",): 50.0,
-    ("surface",): 100.0,
-    ("hour",): 100.0,
-    ("music",): 20.0,
-    ("user", "surface"): 4.0,
-    ("user", "tag"): 3.0,
-    ("user", "creator"): 3.0,
-    ("user", "duration"): 3.0,
-    ("item", "surface"): 10.0,
-    ("tag", "surface"): 50.0,
-    ("duration", "surface"): 50.0,
-    ("hour", "surface"): 100.0,
-    ("user", "item"): 2.0,
-    ("tag", "duration"): 50.0,
-    ("upload", "surface"): 100.0,
-    ("activity", "surface"): 100.0,
-    ("segment",): 20.0,
-    ("user", "hour"): 3.0,
-    ("item", "activity"): 20.0,
-}
-"""Keys with their shrinkage; one whose categories are not all there is left out."""
-
-EFFECTS: Final = ("user", "item", "creator")
-HEAD_EFFECTS: Final = (
-    ("item",),
-    ("creator",),
-    ("tag",),
-    ("item", "surface"),
-    ("tag", "surface"),
-    ("duration", "surface"),
-)
-FACTORS: Final = (
-    "user",
-    "item",
-    "creator",
-    "tag",
-    "duration",
-    "surface",
-    "hour",
-    "music",
-    "upload",
-    "activity",
-    "segment",
-)
-OF_THE_USER: Final = frozenset({"user"})
+from .target_statistics import N_COLUMNS, N_FEATURES, N_TARGETS, RECENT_MISS, first_rates
 
 
 class ProbabilityOptions(Struct, frozen=True, kw_only=True):
@@ -131,8 +94,10 @@ class ProbabilityOptions(Struct, frozen=True, kw_only=True):
     """Whether the attention's hidden layers are inputs: without attention no use, and half of the cost."""
     half_life_h: float = 27.0
     prior_variance: float = 0.003
+    recent_variance: float = 0.001
+    """Of what was missed lately."""
+    product_variance: float = 0.001
     hidden_variance: float = 0.004
-    effect_variance: float = 0.02
     opinion_variance: float = 0.1
     prior_rates: tuple[float, float] = (0.02, 0.02)
     rates: tuple[float, float] = (0.05, 0.02)
@@ -152,23 +117,30 @@ class Probability:
     ) -> None:
         self.options = options = options or ProbabilityOptions()
         column = {name: at for at, name in enumerate(options.categories)}
-        keys = {key: k for key, k in KEYS.items() if all(name in column for name in key)}
+        keys = keys_among(options.categories)
         padded = np.full((len(keys), 3), -1, dtype=np.int32)
         for at, key in enumerate(keys):
             padded[at, : len(key)] = [column[name] for name in key]
         self._n_hidden = N_HIDDEN if options.hidden else 0
         n_scaled = len(keys) * N_FEATURES + len(options.numbers) + N_MEMORY + 2 * self._n_hidden
-        self._n_inputs = n_scaled + 1 + N_OPINIONS
+        products = product_pairs(list(keys), len(keys) * N_FEATURES + len(options.numbers))
+        self._n_inputs = n_scaled + len(products) + 1 + N_OPINIONS
+        effects = {name: variance for name, variance in EFFECTS.items() if name in column}
+        head_effects = {key: variance for key, variance in HEAD_EFFECTS.items() if key in keys}
         factors = [name for name in FACTORS if name in column]
         self._plan = Plan(
             keys=padded,
             shrinkage=np.array(list(keys.values())),
-            effect_columns=np.array([column[name] for name in EFFECTS if name in column], dtype=np.int32),
-            head_effects=np.array([at for at, key in enumerate(keys) if key in HEAD_EFFECTS], dtype=np.int32),
+            effect_columns=np.array([column[name] for name in effects], dtype=np.int32),
+            effect_spreads=np.sqrt(list(effects.values()), dtype=np.float32),
+            head_effects=np.array([list(keys).index(key) for key in head_effects], dtype=np.int32),
+            head_spreads=np.sqrt(list(head_effects.values()), dtype=np.float32),
+            n_head_levels=int(HEAD_LEVEL in head_effects),
+            products=products,
             factor_columns=np.array([column[name] for name in factors], dtype=np.int32),
             n_user_columns=sum(name in OF_THE_USER for name in factors),
             n_hidden=self._n_hidden,
-            head_inputs=self._head_inputs(list(keys), n_scaled),
+            head_inputs=self._head_inputs(list(keys), n_scaled, len(products)),
             half_life_h=options.half_life_h,
             prior_rates=options.prior_rates,
             rates=options.rates,
@@ -180,13 +152,8 @@ class Probability:
         self._touched_items: list[Int32] = []
         self._touched_users: list[Int32] = []
 
-    def _head_inputs(self, keys: Sequence[tuple[str, ...]], n_scaled: int) -> Int32:
-        chosen = [
-            at * N_FEATURES + f
-            for at, key in enumerate(keys)
-            if not OF_THE_USER & set(key)
-            for f in range(N_FEATURES)
-        ]
+    def _head_inputs(self, keys: Sequence[Key], n_scaled: int, n_products: int) -> Int32:
+        chosen = head_statistics(keys)
         first = len(keys) * N_FEATURES
         chosen += [
             first + at
@@ -194,7 +161,8 @@ class Probability:
             if name not in self.options.user_numbers
         ]
         chosen += range(n_scaled - self._n_hidden, n_scaled)  # hidden units of the prior history
-        return np.array([*chosen, n_scaled, n_scaled + 1, n_scaled + 3], dtype=np.int32)
+        constant = n_scaled + n_products
+        return np.array([*chosen, constant, constant + 1, constant + 3], dtype=np.int32)
 
     def _nothing(self, n_scaled: int) -> Knowledge:
         options, d, t = self.options, self._n_inputs, N_TARGETS
@@ -202,10 +170,14 @@ class Probability:
         sums, counts, rates = first_rates()
         variances = np.full(d, options.prior_variance, dtype=np.float32)
         weights = np.zeros((t, d), dtype=np.float32)
-        weights[:, n_scaled + 1 :] = 1.0 / N_OPINIONS
-        weights[:, n_scaled] = np.log(rates[:t] / (1.0 - rates[:t])) * 0.3
+        constant = d - 1 - N_OPINIONS
+        weights[:, constant + 1 :] = 1.0 / N_OPINIONS
+        weights[:, constant] = np.log(rates[:t] / (1.0 - rates[:t])) * 0.3
+        of_keys = variances[: len(self._plan.keys) * N_FEATURES].reshape(-1, N_FEATURES)
+        of_keys[:, RECENT_MISS : RECENT_MISS + t] = options.recent_variance
         variances[n_scaled - 2 * self._n_hidden : n_scaled] = options.hidden_variance
-        variances[n_scaled:] = options.opinion_variance
+        variances[n_scaled:constant] = options.product_variance
+        variances[constant:] = options.opinion_variance
         head = self._plan.head_inputs
         belief, head_belief = covariance_of(variances), covariance_of(variances[head])
         random = np.random.default_rng(options.seed)
@@ -225,14 +197,16 @@ class Probability:
             gains=belief.gains,
             n_waiting=belief.n_waiting,
             effects=np.zeros((t, n_pairs), dtype=np.float32),
-            variances=np.full((t, n_pairs), options.effect_variance, dtype=np.float32),
+            variances=np.ones((t, n_pairs), dtype=np.float32),
+            curves=np.zeros((t, N_KNOTS)),
+            curve_variances=np.full((t, N_KNOTS), FIRST_VARIANCE),
             head_weights=weights[:, head].copy(),
             head_covariance=head_belief.lower,
             head_waiting=head_belief.waiting,
             head_gains=head_belief.gains,
             head_n_waiting=head_belief.n_waiting,
             head_effects=np.zeros((t, n_pairs), dtype=np.float32),
-            head_variances=np.full((t, n_pairs), options.effect_variance, dtype=np.float32),
+            head_variances=np.ones((t, n_pairs), dtype=np.float32),
             biases=np.full((t, 1), -0.6),
             linear=np.zeros((t, n_pairs), dtype=np.float32),
             linear_squares=np.full((t, n_pairs), FIRST_SQUARES, dtype=np.float32),
@@ -261,6 +235,7 @@ class Probability:
             head=np.zeros((N_TARGETS, len(plan.head_inputs)), dtype=np.float32),
             ys=np.zeros(N_TARGETS),
             missed=np.zeros(N_TARGETS),
+            uncalibrated=np.zeros((MAX_TIED, N_TARGETS)),
         )
 
     @property
@@ -295,7 +270,7 @@ class Probability:
 
     def seen(self, n: int) -> Seen:
         """Room for what `n` predictions are made of; see `learn`."""
-        n_scaled = self._n_inputs - 1 - N_OPINIONS
+        n_scaled = len(self._know.means)
         return Seen(
             np.zeros((n, n_scaled), dtype=np.float32), np.zeros((n, N_TARGETS, N_OPINIONS), dtype=np.float32)
         )

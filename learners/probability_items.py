@@ -49,7 +49,8 @@ from .impression_memory import Memory, no_memory
 from .impressions import Impressions
 from .like_filter import LIKE_KEYS, LikeFilter, learn_told, like_logits, like_room, no_likes
 from .logistic_filter import sigmoid_of
-from .probability import CATEGORIES, KEYS, Probability, ProbabilityOptions
+from .probability import Probability, ProbabilityOptions
+from .probability_inputs import CATEGORIES, keys_among
 from .state import grown, taken
 from .target_statistics import N_TARGETS
 
@@ -118,8 +119,7 @@ class ItemProbability(Probability):
         self._exposures = no_exposures(capacity)
         self._likes = no_likes(capacity)
         self._memory = no_memory(0)
-        column = {name: at for at, name in enumerate(CATEGORIES)}
-        keys = [key for key in KEYS if all(name in column for name in key)]
+        keys = list(keys_among(CATEGORIES))
         self._like_room = like_room([keys.index(key) for key in LIKE_KEYS], len(keys))
 
     def set_item(

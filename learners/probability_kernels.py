@@ -12,6 +12,7 @@ from schemas.compiled import kernel
 from schemas.runs import Float32, Float64, Int8, Int32, Int64, UInt64
 
 from . import impression_memory as memories
+from .calibration_curve import calibrated, follow
 from .factorisation import logit_of, step
 from .hashed_rows import claim, find, hash_keys, mixed
 from .history_attention_kernels import AttentionTables, attention_logit
@@ -48,7 +49,9 @@ class Knowledge(NamedTuple):
     gains: Float32
     n_waiting: Int64
     effects: Float32  # (T, Q)
-    variances: Float32  # (T, Q)
+    variances: Float32  # (T, Q), 1 at first
+    curves: Float64  # (T, N_KNOTS), and their variances
+    curve_variances: Float64
     head_weights: Float32  # (T, D')
     head_covariance: Float32  # (D', D')
     head_waiting: Float32
@@ -69,7 +72,11 @@ class Plan(NamedTuple):
     keys: Int32  # (K, 3) columns of the categories, -1 padded
     shrinkage: Float64  # (K,)
     effect_columns: Int32  # categories with an effect of their own
+    effect_spreads: Float32  # sigma of each
     head_effects: Int32  # keys with an effect of their own in the ranking head
+    head_spreads: Float32
+    n_head_levels: int  # the first of them, which are learned and not scored
+    products: Int32  # (M, 2) scaled inputs whose products are inputs
     factor_columns: Int32  # categories of the factorisation, those of the user first
     n_user_columns: int
     n_hidden: int  # hidden units of each attention that are inputs
@@ -99,6 +106,7 @@ class Scratch(NamedTuple):
     head: Float32  # (T, D')
     ys: Float64  # (T,)
     missed: Float64  # (T,)
+    uncalibrated: Float64  # (MAX_TIED, T) logits before the curve
 
 
 class Seen(NamedTuple):
@@ -120,13 +128,17 @@ def hashed_rows(categories: Int32, columns: Int32, n_rows: int, rows: Int64) -> 
 
 
 @njit(nogil=True, cache=True, _nrt=False, fastmath={"contract", "arcp"})
-def scale_inputs(raw: Float32, know: Knowledge, inputs: Float32) -> None:
-    """Write `raw` (S,), scaled and cut, and the constant to `inputs`."""
+def scale_inputs(raw: Float32, know: Knowledge, products: Int32, inputs: Float32) -> None:
+    """Write `raw` (S,), scaled and cut, the products, cut too, and the constant to `inputs`."""
     n = know.n_seen[0]
     for j in range(len(raw)):
         scale = math.sqrt(know.squares[j] / n + _SPREAD_MIN)
         inputs[j] = min(CLIP, max(-CLIP, (raw[j] - know.means[j]) / scale))
-    inputs[len(raw)] = 1.0
+    at = len(raw)
+    for j in range(len(products)):
+        product = inputs[products[j, 0]] * inputs[products[j, 1]]
+        inputs[at + j] = min(CLIP, max(-CLIP, product))
+    inputs[at + len(products)] = 1.0
 
 
 @njit(nogil=True, cache=True, _nrt=False, fastmath={"contract", "arcp"})
@@ -201,7 +213,7 @@ def describe_row(
     before = attention_logit(tables, item, use.history[:n], use.work)
     for j in range(plan.n_hidden):
         raw[at + plan.n_hidden + j] = use.work[3, j]
-    scale_inputs(raw, know, use.inputs[i])
+    scale_inputs(raw, know, plan.products, use.inputs[i])
     for c in range(N_TARGETS):
         use.opinions[i, c, 0] = logit_of(
             use.factor_rows[i], know.biases[c, 0], know.linear[c], know.factors[c], use.total
@@ -214,11 +226,14 @@ def describe_row(
 def predict_row(i: int, know: Knowledge, plan: Plan, use: Scratch, logits: Float32) -> None:
     """Logits of each target, then those of the ranking head, for place `i`; `logits` is (2 T,)."""
     _place(use.inputs[i], use.opinions[i], plan, use.own, use.head)
+    first = plan.n_head_levels
+    rows, spreads = use.head_rows[i, first:], plan.head_spreads[first:]
     for c in range(N_TARGETS):
-        logits[c] = linear(know.weights[c], use.own[c]) + effects_of(use.effect_rows[i], know.effects[c])
-        logits[N_TARGETS + c] = linear(know.head_weights[c], use.head[c]) + effects_of(
-            use.head_rows[i], know.head_effects[c]
-        )
+        of_ids = effects_of(use.effect_rows[i], plan.effect_spreads, know.effects[c])
+        use.uncalibrated[i, c] = linear(know.weights[c], use.own[c]) + of_ids
+        logits[c] = calibrated(use.uncalibrated[i, c], know.curves[c])
+        of_ids = effects_of(rows, spreads, know.head_effects[c])
+        logits[N_TARGETS + c] = linear(know.head_weights[c], use.head[c]) + of_ids
 
 
 @kernel
@@ -241,16 +256,19 @@ def learn_row(
     if shown:
         for c in range(N_TARGETS):
             use.ys[c] = outcomes[c]
-            use.missed[c] = outcomes[c] - sigmoid(logits[c]) if outcomes[c] >= 0 else 0.0
+            use.missed[c] = 0.0
+            if outcomes[c] >= 0:
+                use.missed[c] = outcomes[c] - sigmoid(logits[c])
+                follow(use.uncalibrated[i, c], outcomes[c], know.curves[c], know.curve_variances[c])
         _place(use.inputs[i], use.opinions[i], plan, use.own, use.head)
         learn(
-            use.ys, use.own, use.effect_rows[i], know.weights,
+            use.ys, use.own, use.effect_rows[i], plan.effect_spreads, know.weights,
             Covariance(know.covariance, know.waiting, know.gains, know.n_waiting),
             know.effects, know.variances, use.mean, use.px,
         )  # fmt: skip
         n = len(plan.head_inputs)
         learn(
-            use.ys, use.head, use.head_rows[i], know.head_weights,
+            use.ys, use.head, use.head_rows[i], plan.head_spreads, know.head_weights,
             Covariance(know.head_covariance, know.head_waiting, know.head_gains, know.head_n_waiting),
             know.head_effects, know.head_variances, use.mean[:n], use.px[:n],
         )  # fmt: skip

@@ -14,7 +14,7 @@ r_c, r~_c             sum of what the predictions missed, y_c - p_c, plain and d
 With running rates g_c of all impressions and a shrinkage k of the key, it gives `N_FEATURES` inputs::
 
     log(1 + n),  log(1 + m)
-    logit((s'_c + k g_c) / (n' + k))          c = click, long, complete
+    logit((s'_c + k g_c) / (n' + k))          c = click, long
     logit((m_long + k g) / (m + k))
     r_c / (n + k),  r~_c / (n~ + k)           c = click, long
 
@@ -39,13 +39,20 @@ from schemas.runs import Float32, Float64, Int8, Int64
 
 from .impressions import CLICK, LONG, OUTCOMES
 
-N_FEATURES: Final = 10
 N_TARGETS: Final = 2
 """Outcomes with predictions of their own, the first of OUTCOMES: click and long."""
 
 N_OUTCOMES: Final = len(OUTCOMES)
-N_DESCRIBED: Final = 3
-"""Outcomes whose rate is an input, the first of OUTCOMES: likes are too few to describe most keys."""
+N_DESCRIBED: Final = 2
+"""Outcomes whose rate is an input, the first of OUTCOMES: likes are too few, completions like long views."""
+
+SHOWN, RATE = 0, 1
+WATCH_RATE: Final = RATE + N_DESCRIBED
+MISS: Final = WATCH_RATE + 1
+RECENT_MISS: Final = MISS + N_TARGETS
+WATCHES: Final = RECENT_MISS + N_TARGETS
+N_FEATURES: Final = WATCHES + 1
+"""Places of a key's inputs, those of an outcome c at RATE + c, MISS + c and RECENT_MISS + c."""
 
 N_RATES: Final = N_OUTCOMES + 1
 """Running rates: those of OUTCOMES, and of long among watches."""
@@ -82,27 +89,27 @@ def describe(
         r, k = rows[key], shrinkage[key]
         at = N_FEATURES * key
         if r < 0:
-            inputs[at] = 0.0
+            inputs[at + SHOWN] = 0.0
             for c in range(N_DESCRIBED):
-                inputs[at + 1 + c] = _logit(rates[c])
-            inputs[at + 1 + N_DESCRIBED] = _logit(rates[N_OUTCOMES])
+                inputs[at + RATE + c] = _logit(rates[c])
+            inputs[at + WATCH_RATE] = _logit(rates[N_OUTCOMES])
             for c in range(2 * N_TARGETS):
-                inputs[at + 2 + N_DESCRIBED + c] = 0.0
-            inputs[at + N_FEATURES - 1] = 0.0
+                inputs[at + MISS + c] = 0.0
+            inputs[at + WATCHES] = 0.0
             continue
         row = table[r]
         age = max(0.0, hour - row[HOUR]) / half_life_h
         fade, slow = 2.0**-age, 2.0 ** (-age / SLOW)
         n, decayed, recent = row[N], row[DECAYED] * slow, row[RECENT] * fade
-        inputs[at] = math.log(1.0 + n)
+        inputs[at + SHOWN] = math.log(1.0 + n)
         for c in range(N_DESCRIBED):
-            inputs[at + 1 + c] = _logit((row[SUMS + c] * slow + k * rates[c]) / (decayed + k))
+            inputs[at + RATE + c] = _logit((row[SUMS + c] * slow + k * rates[c]) / (decayed + k))
         watched = (row[WATCHED + 1] + k * rates[N_OUTCOMES]) / (row[WATCHED] + k)
-        inputs[at + 1 + N_DESCRIBED] = _logit(watched)
-        inputs[at + N_FEATURES - 1] = math.log(1.0 + row[WATCHED])
+        inputs[at + WATCH_RATE] = _logit(watched)
+        inputs[at + WATCHES] = math.log(1.0 + row[WATCHED])
         for c in range(N_TARGETS):
-            inputs[at + 2 + N_DESCRIBED + c] = row[MISSED + c] / (n + k)
-            inputs[at + 2 + N_DESCRIBED + N_TARGETS + c] = row[MISSED_DECAYED + c] * fade / (recent + k)
+            inputs[at + MISS + c] = row[MISSED + c] / (n + k)
+            inputs[at + RECENT_MISS + c] = row[MISSED_DECAYED + c] * fade / (recent + k)
 
 
 @kernel

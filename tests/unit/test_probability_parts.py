@@ -15,7 +15,20 @@ from learners.history_attention_kernels import MAX_HISTORY, attention_logit
 from learners.impressions import Impressions, group_ends, rows_of
 from learners.logistic_filter import sigmoid_of
 from learners.probability import Probability, ProbabilityOptions
-from learners.target_statistics import N_COLUMNS, N_FEATURES, SLOW, count, describe, first_rates
+from learners.target_statistics import (
+    MISS,
+    N_COLUMNS,
+    N_FEATURES,
+    RATE,
+    RECENT_MISS,
+    SHOWN,
+    SLOW,
+    WATCH_RATE,
+    WATCHES,
+    count,
+    describe,
+    first_rates,
+)
 
 
 def test_the_filter_is_a_kalman_step() -> None:
@@ -26,22 +39,22 @@ def test_the_filter_is_a_kalman_step() -> None:
     p = (root @ root.T + 0.01 * np.eye(d)).astype(np.float32)
     x = random.normal(0, 1, d).astype(np.float32)
     effects, variances = np.array([0.2, -0.1], np.float32), np.array([0.05, 0.02], np.float32)
-    ids = np.array([1, -1], dtype=np.int64)
+    ids, spreads = np.array([1, -1], dtype=np.int64), np.array([3.0, 2.0], np.float32)
 
-    prediction = 1.0 / (1.0 + np.exp(-(w @ x + effects[1])))
+    prediction = 1.0 / (1.0 + np.exp(-(w @ x + 3 * effects[1])))
     h = prediction * (1 - prediction)
-    s = x @ p @ x + variances[1]
+    s = x @ p @ x + 9 * variances[1]
     gain = 1.0 / (s + 1.0 / h)
     w_after = w + p @ x * gain * (1 - prediction) / h
     p_after = p - gain * np.outer(p @ x, p @ x)
-    effect_after = effects[1] + variances[1] * gain * (1 - prediction) / h
-    variance_after = variances[1] - gain * variances[1] ** 2
+    effect_after = effects[1] + 3 * variances[1] * gain * (1 - prediction) / h
+    variance_after = variances[1] - gain * (3 * variances[1]) ** 2
 
     belief = logistic_filter.covariance_of(np.ones(d, np.float32))
     belief.lower[:] = p
     room = np.zeros((2, d), np.float32)
     assert logistic_filter.learn(
-        np.array([1.0]), x[None], ids, w[None], belief, effects[None], variances[None], *room
+        np.array([1.0]), x[None], ids, spreads, w[None], belief, effects[None], variances[None], *room
     )
     np.testing.assert_allclose(w, w_after, rtol=1e-4)
     assert belief.n_waiting[0] == 1
@@ -58,7 +71,7 @@ def test_the_filter_leaves_out_what_is_not_finite() -> None:
     w, belief = np.zeros((1, 2), np.float32), logistic_filter.covariance_of(np.ones(2, np.float32))
     x = np.array([[1.0, np.inf]], np.float32)
     nothing, none, room = np.zeros((1, 0), np.float32), np.zeros(0, np.int64), np.zeros((2, 2), np.float32)
-    assert not logistic_filter.learn(np.ones(1), x, none, w, belief, nothing, nothing, *room)
+    assert not logistic_filter.learn(np.ones(1), x, none, nothing[0], w, belief, nothing, nothing, *room)
     np.testing.assert_array_equal(w, 0)
     np.testing.assert_array_equal(belief.lower, np.eye(2))
     assert belief.n_waiting[0] == 0
@@ -75,7 +88,7 @@ def test_the_filter_finds_logistic_models_and_stays_positive_definite() -> None:
         ys = (random.random(2) < 1 / (1 + np.exp(-truth @ x))).astype(np.float64)
         if event % 3 == 0:
             ys[1] = -1.0  # not known: teaches the other target alone
-        logistic_filter.learn(ys, np.stack([x, x]), none, w, belief, nothing, nothing, *room)
+        logistic_filter.learn(ys, np.stack([x, x]), none, nothing[0], w, belief, nothing, nothing, *room)
     np.testing.assert_allclose(w, truth, atol=0.15)
     logistic_filter.settle(belief)
     whole = np.tril(belief.lower) + np.tril(belief.lower, -1).T
@@ -146,17 +159,18 @@ def test_statistics_fade_and_shrink() -> None:
     count(table, rows, 10.0, 24.0, outcomes, np.array([0.4, -0.2]))
     count(table, rows, 34.0, 24.0, np.array([0, 0, 0, 0], np.int8), np.array([-0.1, -0.1]))
     _, _, rates = first_rates()
-    inputs = np.zeros(N_FEATURES, np.float32)
+    inputs = np.full(N_FEATURES, np.nan, np.float32)
     describe(table, rows, np.array([5.0]), 58.0, 24.0, rates, inputs)
     recent = 0.25 + 0.5
     older, newer = 2.0 ** (-2 / SLOW), 2.0 ** (-1 / SLOW)
-    assert inputs[0] == pytest.approx(np.log(3.0))
+    assert inputs[SHOWN] == pytest.approx(np.log(3.0))
+    assert inputs[WATCHES] == pytest.approx(np.log(2.0))
     click = (older + 5 * rates[0]) / (older + newer + 5)
-    assert inputs[1] == pytest.approx(np.log(click / (1 - click)), abs=1e-5)
+    assert inputs[RATE] == pytest.approx(np.log(click / (1 - click)), abs=1e-5)
     watched = (0 + 5 * rates[4]) / (1 + 5)  # one watch, not long; the swipe says nothing of it
-    assert inputs[4] == pytest.approx(np.log(watched / (1 - watched)), abs=1e-5)
-    assert inputs[5] == pytest.approx(0.3 / 7, abs=1e-6)
-    assert inputs[7] == pytest.approx((0.4 * 0.25 - 0.1 * 0.5) / (recent + 5), abs=1e-6)
+    assert inputs[WATCH_RATE] == pytest.approx(np.log(watched / (1 - watched)), abs=1e-5)
+    assert inputs[MISS] == pytest.approx(0.3 / 7, abs=1e-6)
+    assert inputs[RECENT_MISS] == pytest.approx((0.4 * 0.25 - 0.1 * 0.5) / (recent + 5), abs=1e-6)
 
 
 def _histories() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
