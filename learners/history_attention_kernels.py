@@ -45,6 +45,13 @@ class AttentionTables(NamedTuple):
     last_bias: Float32  # (1,)
 
 
+class Attentions(NamedTuple):
+    """Two attentions that were trained from different starts: their errors differ, and average out."""
+
+    live: AttentionTables  # asked over everything a user watched
+    prior: AttentionTables  # asked over the prior history alone
+
+
 @njit(nogil=True, cache=True, _nrt=False, fastmath=_FAST)
 def _layer(weights: Float32, bias: Float32, x: Float32, out: Float32) -> None:
     for a in range(len(weights)):

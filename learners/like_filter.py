@@ -25,7 +25,7 @@ from schemas.runs import Float32, Float64, Int32, Int64, UInt64
 
 from .attribution import LIKED_NOW, OPENED, SETTLE, Told
 from .hashed_rows import find, hash_keys
-from .history_attention_kernels import AttentionTables
+from .history_attention_kernels import Attentions
 from .impression_memory import Memory, recall
 from .impressions import LIKE
 from .logistic_filter import N_PENDING, Covariance, learn, linear, settle
@@ -182,7 +182,7 @@ def learn_told(
     numbers: Float32,
     know: Knowledge,
     memory: Memory,
-    tables: AttentionTables,
+    tables: Attentions,
     plan: Plan,
     use: Scratch,
     likes: LikeFilter,

@@ -10,8 +10,9 @@ x holds, scaled to mean 0 and spread 1 by running moments and cut at +-4,
 * nine statistics for each of the keys (`learners.target_statistics`),
 * the numbers that came with the impression, and what is remembered of the user
   (`learners.impression_memory`),
-* the last hidden layer of attention over the user's last fifty watches, and over those of the prior
-  history alone (`learners.history_attention`): the filter is the network's last layer, learned on,
+* the last hidden layer of attention over the user's last fifty watches, and of another one over those
+  of the prior history alone (`learners.history_attention`): the filter is the networks' last layer,
+  learned on,
 
 the products of a few of them (`learners.probability_inputs.TELLING`), a constant, and unscaled, with
 prior weights of 1/3, three logits: that of a factorisation machine (`learners.factorisation`) and the
@@ -47,7 +48,7 @@ from schemas.runs import Float32, Int32
 
 from .calibration_curve import FIRST_VARIANCE, N_KNOTS
 from .factorisation import DIM, FIRST_SQUARES
-from .history_attention_kernels import MAX_HISTORY, N_HIDDEN, AttentionTables
+from .history_attention_kernels import MAX_HISTORY, N_HIDDEN, Attentions, AttentionTables
 from .impression_memory import Memory, no_memory
 from .impressions import Impressions, group_ends
 from .logistic_filter import covariance_of, sigmoid_of
@@ -113,7 +114,7 @@ class Probability:
     """
 
     def __init__(
-        self, options: ProbabilityOptions | None = None, attention: AttentionTables | None = None
+        self, options: ProbabilityOptions | None = None, attention: Attentions | None = None
     ) -> None:
         self.options = options = options or ProbabilityOptions()
         column = {name: at for at, name in enumerate(options.categories)}
@@ -314,7 +315,8 @@ class Probability:
         parts: dict[str, Knowledge | Memory | AttentionTables] = {
             "know": self._know,
             "memory": self._memory,
-            "attention": self._attention,
+            "attention": self._attention.live,
+            "prior_attention": self._attention.prior,
         }
         return {
             f"{name}.{field}": getattr(part, field)
@@ -336,7 +338,7 @@ class Probability:
         """
         found = {}
         for name, array in Probability._arrays(self).items():
-            grows = name.startswith(("attention.", "memory."))
+            grows = name.startswith(("attention.", "prior_attention.", "memory."))
             found[name] = taken(arrays, name, array, rows=None if grows else len(array))
         if len({len(array) for name, array in found.items() if name.startswith("memory.")}) > 1:
             raise StateError("the memory's arrays are of different numbers of users")
@@ -347,15 +349,22 @@ class Probability:
             return {key.split(".")[1]: array for key, array in found.items() if key.startswith(f"{name}.")}
 
         self._know, self._memory = Knowledge(**part("know")), Memory(**part("memory"))  # type: ignore[arg-type]
-        self._attention = AttentionTables(**part("attention"))  # type: ignore[arg-type]
+        self._attention = Attentions(
+            AttentionTables(**part("attention")),  # type: ignore[arg-type]
+            AttentionTables(**part("prior_attention")),  # type: ignore[arg-type]
+        )
 
     def digest(self) -> str:
         """Hash of the state."""
         return digest_arrays(self._arrays())
 
 
-def no_attention() -> AttentionTables:
+def no_attention() -> Attentions:
     """Attention over no items: its logit is 0 for all."""
+    return Attentions(_no_tables(), _no_tables())
+
+
+def _no_tables() -> AttentionTables:
     none = np.zeros((0, 4), dtype=np.float32)
     one = np.zeros(1, dtype=np.float32)
     return AttentionTables(

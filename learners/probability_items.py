@@ -44,7 +44,7 @@ from .attribution import (
     no_exposures,
     room_for,
 )
-from .history_attention_kernels import AttentionTables
+from .history_attention_kernels import Attentions
 from .impression_memory import Memory, no_memory
 from .impressions import Impressions
 from .like_filter import LIKE_KEYS, LikeFilter, learn_told, like_logits, like_room, no_likes
@@ -100,7 +100,7 @@ class ItemProbability(Probability):
     def __init__(
         self,
         options: ProbabilityOptions | None = None,
-        attention: AttentionTables | None = None,
+        attention: Attentions | None = None,
         *,
         max_items: int = 2_000_000,
         window_ms: int = WINDOW_MS,

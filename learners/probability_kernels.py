@@ -15,7 +15,7 @@ from . import impression_memory as memories
 from .calibration_curve import calibrated, follow
 from .factorisation import logit_of, step
 from .hashed_rows import claim, find, hash_keys, mixed
-from .history_attention_kernels import AttentionTables, attention_logit
+from .history_attention_kernels import Attentions, attention_logit
 from .impression_memory import Memory, recall, remember, unrolled
 from .impressions import CLICK, LONG
 from .logistic_filter import Covariance, effects_of, learn, linear, sigmoid
@@ -184,7 +184,7 @@ def describe_row(
     numbers: Float32,
     know: Knowledge,
     memory: Memory,
-    tables: AttentionTables,
+    tables: Attentions,
     plan: Plan,
     use: Scratch,
 ) -> None:
@@ -204,13 +204,13 @@ def describe_row(
         h = use.hashes[plan.head_effects[j]]
         use.head_rows[i, j] = np.int64(h & mask) if h != np.uint64(0) else np.int64(-1)
     hashed_rows(categories, plan.factor_columns, know.linear.shape[1], use.factor_rows[i])
-    n = unrolled(memory.rings, memory.counts, user, len(tables.keys), use.history)
-    live = attention_logit(tables, item, use.history[:n], use.work)
+    n = unrolled(memory.rings, memory.counts, user, len(tables.live.keys), use.history)
+    live = attention_logit(tables.live, item, use.history[:n], use.work)
     at = len(raw) - 2 * plan.n_hidden
     for j in range(plan.n_hidden):
         raw[at + j] = use.work[3, j]
-    n = unrolled(memory.prior_rings, memory.prior_counts, user, len(tables.keys), use.history)
-    before = attention_logit(tables, item, use.history[:n], use.work)
+    n = unrolled(memory.prior_rings, memory.prior_counts, user, len(tables.prior.keys), use.history)
+    before = attention_logit(tables.prior, item, use.history[:n], use.work)
     for j in range(plan.n_hidden):
         raw[at + plan.n_hidden + j] = use.work[3, j]
     scale_inputs(raw, know, plan.products, use.inputs[i])
@@ -304,7 +304,7 @@ def play(
     learning: bool,
     know: Knowledge,
     memory: Memory,
-    tables: AttentionTables,
+    tables: Attentions,
     plan: Plan,
     use: Scratch,
     logits: Float32,

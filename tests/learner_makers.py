@@ -18,7 +18,7 @@ from learners.ease import Ease
 from learners.embedding_options import EmbeddingOptions
 from learners.embeddings import Embeddings
 from learners.history_attention import histories_of, train_attention
-from learners.history_attention_kernels import AttentionTables
+from learners.history_attention_kernels import Attentions
 from learners.mixture import Mixture
 from learners.popularity import Popularity
 from learners.probability import ProbabilityOptions
@@ -142,11 +142,13 @@ def ranked_mixture() -> RankedGate:
 
 
 @cache
-def _attention() -> AttentionTables:
+def _attention() -> Attentions:
     batch = interactions(seed=2, n=600)
     long = (batch.weight > 0).astype(np.int32)
     attributes = (np.arange(40, dtype=np.int32)[:, None] % np.array([7, 3])).astype(np.int32)
-    return train_attention(histories_of(batch.users, batch.items, long), attributes, epochs=1)
+    watched = histories_of(batch.users, batch.items, long)
+    live, prior = (train_attention(watched, attributes, epochs=1, seed=seed) for seed in range(2))
+    return Attentions(live, prior)
 
 
 def item_probability(*, attention: bool = False) -> ItemProbability:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from learners.history_attention import histories_of, train_attention
-from learners.history_attention_kernels import AttentionTables
+from learners.history_attention_kernels import Attentions
 from learners.impressions import LONG, Impressions, rows_of
 from learners.logistic_filter import sigmoid_of
 from learners.probability import Probability, ProbabilityOptions
@@ -71,8 +71,8 @@ def build(
     return learner
 
 
-def attention_of(data: ImpressionData, *, seed: int = 0, say: Say | None = None) -> AttentionTables | None:
-    """Attention trained on the prior history; None without one."""
+def attention_of(data: ImpressionData, *, seed: int = 0, say: Say | None = None) -> Attentions | None:
+    """Two attentions trained on the prior history, from seeds of their own; None without a history."""
     prior = data.prior
     if prior is None or not len(prior):
         return None
@@ -82,7 +82,10 @@ def attention_of(data: ImpressionData, *, seed: int = 0, say: Say | None = None)
         if say is not None:
             say(f"attention: step {step:>5} of {steps}, loss {loss:.4f}")
 
-    return train_attention(watched, data.attributes, seed=seed, on_progress=show)
+    live, before = (
+        train_attention(watched, data.attributes, seed=2 * seed + at, on_progress=show) for at in range(2)
+    )
+    return Attentions(live, before)
 
 
 def play_learner(
