@@ -9,8 +9,8 @@ f = (z - l_k) / `STEP`::
 
 and k + 1 alike with f for 1 - f. c starts at 0, which changes nothing, and v at `FIRST_VARIANCE`. Each
 update adds `DRIFT` to the variances of its two knots: c is taken to wander, so the curve follows, and
-what it learned long ago fades (v comes to rest at about .001, a memory of several thousand impressions
-a knot). The filter before it never forgets, and is held to what it says now by this.
+what it learned long ago fades (v comes to rest a little above .001: a memory of some ten thousand
+impressions a knot). The filter before it never forgets, and is held to what it says now by this.
 
 The slope is 1 + (c_{k+1} - c_k) / STEP: order is kept while neighbouring c differ by less than `STEP`.
 Cost: tens of nanoseconds.

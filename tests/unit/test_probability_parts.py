@@ -12,9 +12,11 @@ from learners import factorisation, logistic_filter
 from learners.hashed_rows import claim, find, hash_keys
 from learners.history_attention import DIM, HistoryAttention, histories_of, train_attention
 from learners.history_attention_kernels import MAX_HISTORY, attention_logit
+from learners.impression_memory import KNOWN
 from learners.impressions import Impressions, group_ends, rows_of
 from learners.logistic_filter import sigmoid_of
 from learners.probability import Probability, ProbabilityOptions
+from learners.probability_inputs import CATEGORIES, keys_among, product_pairs
 from learners.target_statistics import (
     MISS,
     N_COLUMNS,
@@ -314,3 +316,41 @@ def test_what_the_user_did_lately_is_no_input_of_the_ranking_head() -> None:
         twin.learn(other)
     after = twin.logits(shown)
     assert abs(after[0, 0] - before[0, 0]) > 3 * abs(after[0, 2] - before[0, 2])
+
+
+def test_products_are_of_what_is_there() -> None:
+    keys = list(keys_among(CATEGORIES))
+    memory = len(keys) * N_FEATURES
+    pairs = product_pairs(keys, memory)
+    assert len(pairs) == 21  # of six statistics and of whether the user was met before
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert pairs.max() == memory + KNOWN
+    few = product_pairs([("item",)], N_FEATURES)
+    np.testing.assert_array_equal(few, [[MISS, N_FEATURES + KNOWN]])
+
+
+def test_the_ranking_head_orders_within_a_user_where_users_who_take_all_are_shown_the_worse() -> None:
+    """Item 0 is better than item 1 for all, and item 1 is clicked more often: by whom it is shown to."""
+    random = np.random.default_rng(4)
+    n = 8_000
+    users = random.integers(0, 50, n).astype(np.int32)
+    generous = users % 2
+    items = (random.random(n) < np.where(generous == 1, 0.8, 0.2)).astype(np.int32)
+    click = random.random(n) < 1 / (1 + np.exp(-(4.0 * generous - 2.0 + 0.5 - 1.0 * items)))
+    assert click[items == 1].mean() > click[items == 0].mean() + 0.2
+    shown = Impressions(
+        users=users,
+        items=items,
+        ts_ms=np.arange(n) * 60_000 + 1_650_000_000_000,
+        categories=np.stack([users, items], 1),
+        numbers=np.zeros((n, 1), np.float32),
+        outcomes=np.stack([click, click, click, np.zeros(n, bool)], 1).astype(np.int8),
+    )
+    learner = _small()
+    learner.learn(shown)
+    both = rows_of(shown, 0, 2)
+    both.users[:] = both.categories[:, 0] = 7
+    both.items[:] = both.categories[:, 1] = np.array([0, 1])
+    both.ts_ms[:] = shown.ts_ms[-1] + 60_000
+    ranking = learner.logits(both, tied=False)[:, 2:]
+    assert (ranking[0] > ranking[1]).all()
