@@ -51,7 +51,8 @@ def calibrated(z: float, curve: Float64) -> float:
     place = _place(z)
     k = int(place)
     f = place - k
-    return z + (1.0 - f) * curve[k] + f * curve[k + 1]
+    moved: float = z + (1.0 - f) * curve[k] + f * curve[k + 1]
+    return moved
 
 
 @kernel
