@@ -107,8 +107,8 @@ bench-probability: $(STAMP) $(QUALITY_STAMP) ## click and long-view probabilitie
 	@$(BIN)/python -m benchmarks.probability $(if $(DATA),--data $(DATA)) $(ARGS)
 
 .PHONY: bench-content
-bench-content: $(STAMP) ## tags from picture, title and sound; Chinese titles beside English ones (fetches 161 MB by apt-get)
-	@$(BIN)/python -m benchmarks.content $(ARGS)
+bench-content: $(STAMP) ## tags from picture, title and sound (fetches 161 MB by apt-get); new items: make bench-content DATA=folder
+	@$(BIN)/python -m benchmarks.content $(if $(DATA),--data $(DATA)) $(ARGS)
 
 $(PRECISION_STAMP): $(STAMP) requirements-precision.lock
 	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --require-hashes --requirement requirements-precision.lock

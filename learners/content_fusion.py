@@ -139,6 +139,11 @@ class ContentFusion:
         """Stable name."""
         return "fusion"
 
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self._dim
+
     # -- reading ------------------------------------------------------------------------------
 
     def vectors(self, content: ContentVectors) -> Float32:

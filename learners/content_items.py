@@ -4,6 +4,9 @@ Holds the vectors that the encoders found (float16: an encoder's own noise is la
 `ContentFusion`; rows, support and user vectors are those of the embeddings at hand, which learn apart
 and stand still here. `learn_many` takes the fresh positives whose item has content in steps of
 `STEP` rows; the items of a step are also each other's negatives, corrected by how often they come.
+
+g(x) of every item is kept: made when its content comes, and made anew `REFRESHED` items a step, round and
+round, while the fusion learns. So it is part of the state, and lags by at most N / `REFRESHED` steps.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ from numpy.typing import NDArray
 
 from schemas.errors import StateError
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
-from schemas.runs import Float32, Int32
+from schemas.runs import Float32, Int32, Int64
 
 from .content_fusion import ContentFusion, FusionStep
+from .content_kernels import UNPUBLISHED
 from .content_vectors import Bools, ContentVectors
 from .embeddings import Embeddings
 from .state import digest_arrays, grown, taken
 
 STEP: Final = 64
+REFRESHED: Final = 256
 _LARGEST: Final = 65_000.0
 
 Float16 = NDArray[np.float16]
@@ -52,7 +57,13 @@ class ContentItems:
             name: np.zeros((0, size), dtype=np.float16) for name, size in fusion.dims.items()
         }
         self._present: Bools = np.zeros((0, len(fusion.dims)), dtype=np.bool_)
+        self._fused: Float32 = np.zeros((0, fusion.dim), dtype=np.float32)
+        self._published: Int64 = np.zeros(0, dtype=np.int64)
+        self._cursor = 0
         self._n_items = 0
+        self._set_at: Int64 = np.zeros(0, dtype=np.int64)
+        self.n_set = 0
+        """How often content was set: whoever keeps something of it sees that it changed."""
         self._touched: list[Int32] = []
 
     @property
@@ -60,8 +71,16 @@ class ContentItems:
         """Stable name."""
         return "content"
 
-    def set_item(self, item: int, vectors: Mapping[str, Float32]) -> None:
-        """What an item is, from now on; modalities not given, or not finite, are absent.
+    def set_item(self, item: int, vectors: Mapping[str, Float32], *, published_ms: int = UNPUBLISHED) -> None:
+        """What an item is, and when it was published; modalities not given, or not finite, are absent."""
+        nothing = np.full(1, np.nan, dtype=np.float32)
+        everything = {name: vectors.get(name, nothing) for name in self.fusion.dims}
+        self.set_part(item, {**vectors, **everything}, published_ms=published_ms)
+
+    def set_part(self, item: int, vectors: Mapping[str, Float32], *, published_ms: int | None = None) -> None:
+        """Some modalities of an item, where a vector with a number that is not finite says that it lacks.
+
+        Others, and without `published_ms` the time of publication, stay what they are.
 
         Raises
         ------
@@ -69,7 +88,9 @@ class ContentItems:
             A modality is unknown, or of another dimension.
         """
         for name, vector in vectors.items():
-            if name not in self.fusion.dims or vector.shape != (self.fusion.dims[name],):
+            if name not in self.fusion.dims or (
+                vector.shape != (self.fusion.dims[name],) and bool(np.isfinite(vector).all())
+            ):
                 raise ValueError(f"{name!r} with the shape {vector.shape} is none of {self.fusion.dims}")
         if not 0 <= item < self._max_items:
             return
@@ -77,11 +98,27 @@ class ContentItems:
         self._n_items = max(self._n_items, item + 1)
         for column, name in enumerate(self.fusion.dims):
             self._stored[name] = grown(self._stored[name], item + 1)
-            vector = vectors[name] if name in vectors else np.full(1, np.nan, np.float32)
+            if name not in vectors:
+                continue
+            vector = vectors[name]
             is_there = bool(np.isfinite(vector).all())
             self._present[item, column] = is_there
             self._stored[name][item] = np.clip(vector, -_LARGEST, _LARGEST) if is_there else 0.0
-        self._touched.append(np.array([item], dtype=np.int32))
+        self._published = grown(self._published, item + 1, UNPUBLISHED)
+        if published_ms is not None:
+            self._published[item] = published_ms
+        self._fused = grown(self._fused, item + 1)
+        only = np.array([item], dtype=np.int32)  # alone: a batch of others might differ in the last bit
+        self._fused[item] = self.fusion.vectors(self.content(only))[0] if self.known(only)[0] else 0.0
+        self.n_set += 1
+        self._set_at = grown(self._set_at, item + 1)
+        self._set_at[item] = self.n_set
+        self._touched.append(only)
+
+    def changed_since(self, n_set: int) -> Int32:
+        """Slots whose content was set after `n_set` was what it was."""
+        changed: Int32 = np.flatnonzero(self._set_at[: self._n_items] > n_set).astype(np.int32)
+        return changed
 
     def forget(self, modality: str) -> None:
         """Nobody has this modality any more; its vectors will come from another model."""
@@ -90,6 +127,8 @@ class ContentItems:
         self._present[:, column] = False
         self._stored[modality][:] = 0.0
         self.fusion.forget(modality)
+        self.n_set += 1
+        self._set_at[: self._n_items] = self.n_set
 
     def newcomers(self, n: int) -> Int32:
         """At most the `n` highest slots with content and fewer events than the fusion learns towards."""
@@ -109,6 +148,26 @@ class ContentItems:
         """Vectors of `items` (N,), all below the highest slot with content."""
         vectors = {name: each[items].astype(np.float32) for name, each in self._stored.items()}
         return ContentVectors(vectors, self._present[items])
+
+    @property
+    def n_items(self) -> int:
+        """Slots below have content, or have none for good."""
+        return self._n_items
+
+    @property
+    def fused(self) -> Float32:
+        """g(x) by slot (N, d), as of the last time it was made; a view, not to be changed."""
+        return self._fused[: self._n_items]
+
+    @property
+    def published_ms(self) -> Int64:
+        """When items were published (N,), `UNPUBLISHED` where that is not known; a view."""
+        return self._published[: self._n_items]
+
+    @property
+    def present(self) -> Bools:
+        """Which modalities items have (N, M); a view."""
+        return self._present[: self._n_items]
 
     def item_vectors(self, items: Int32) -> Float32:
         """f_C of `items` (N,): blended, the row alone without content, 0 for an item without either."""
@@ -149,6 +208,16 @@ class ContentItems:
             )
         )
         self._touched.append(items)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """g(x) of the next few items, by the parameters there are now."""
+        end = min(self._cursor + REFRESHED, self._n_items)
+        part = np.arange(self._cursor, end, dtype=np.int32)
+        self._cursor = 0 if end >= self._n_items else end
+        part = part[self._present[part].any(axis=1)]
+        if len(part):
+            self._fused[part] = self.fusion.vectors(self.content(part))
 
     def _rows(self, items: Int32) -> tuple[Float32, Int32]:
         found = self._embeddings.export_rows(items)
@@ -164,7 +233,9 @@ class ContentItems:
         return TouchedKeys(items=items, users=found.users, dense=found.dense)
 
     def snapshot(self) -> Arrays:
-        """Copies: the fusion's arrays, ``content.present`` and ``content.<modality>``, trimmed."""
+        """Copies: the fusion's arrays, ``content.present``, ``content.fused``, ``content.published``,
+        ``content.cursor`` and ``content.<modality>``, trimmed.
+        """
         stored: Arrays = {f"content.{name}": each.copy() for name, each in self._arrays().items()}
         return {**self.fusion.snapshot(), **stored}
 
@@ -181,8 +252,16 @@ class ContentItems:
         if n > self._max_items:
             raise StateError(f"'content.present' has {n} items, more than {self._max_items}")
         stored = {name: taken(arrays, f"content.{name}", each, rows=n) for name, each in self._stored.items()}
+        fused = taken(arrays, "content.fused", self._fused, rows=n)
+        published = taken(arrays, "content.published", self._published, rows=n)
+        cursor = int(taken(arrays, "content.cursor", np.zeros(1, np.int64), rows=1)[0])
+        if not 0 <= cursor <= n or not np.isfinite(fused).all():
+            raise StateError("'content.cursor' or 'content.fused' is damaged")
         self.fusion.restore(arrays)
         self._present, self._stored, self._n_items, self._touched = present, stored, n, []
+        self._fused, self._published, self._cursor = fused, published, cursor
+        self.n_set += 1
+        self._set_at = np.full(n, self.n_set, dtype=np.int64)
 
     def digest(self) -> str:
         """Hash of `snapshot` (hex)."""
@@ -191,4 +270,10 @@ class ContentItems:
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         n = self._n_items
-        return {"present": self._present[:n], **{name: each[:n] for name, each in self._stored.items()}}
+        return {
+            "present": self._present[:n],
+            "fused": self._fused[:n],
+            "published": self._published[:n],
+            "cursor": np.array([self._cursor], dtype=np.int64),
+            **{name: each[:n] for name, each in self._stored.items()},
+        }

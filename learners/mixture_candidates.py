@@ -67,7 +67,7 @@ class Room(NamedTuple):
     score: Float32  # (C,) and padding
     mass: Float32  # (C,)
     listed: Int32  # (N,) place in the list at hand + 1
-    weights: Float32  # (N_SOURCES,)
+    weights: Float32  # (F,)
     top_items: Int32  # (k,)
     top_scores: Float32  # (k,)
     most: Float32  # (k,)
@@ -79,7 +79,7 @@ class Gathered(NamedTuple):
     """Candidates of B users."""
 
     ids: Int32  # (B, C)
-    x: Float32  # (B, N_SOURCES, C)
+    x: Float32  # (B, F, C), F = N_SOURCES and the features of content, if any
     logit: Float32  # (B, C) f_U . f_C
     filled: Int32  # (B,) how many candidates
     bucket: Int32  # (B,)
@@ -285,10 +285,13 @@ def gather_users(
     embedded: Embedded,
     users: Int32,
     tastes: Tables,
+    proposed: Int32,
     room: Room,
     out: Gathered,
 ) -> None:
     """Candidates and features of `users` (B,) with their `history` (B, H) and `seen` (B, S).
+
+    `proposed` (B, E), -1 padded, are further candidates: new items, by what they are.
 
     `n_blocked` newest history items are never candidates. Candidates are the best `n_each` of each source
     that may be shown (about `n_rows` of each kind of rows), and the history where it may be shown
@@ -325,6 +328,7 @@ def gather_users(
             if b >= len(slot) or slot[b] >= base:  # not to be shown, or a candidate
                 keys[p] = np.float32(-1.0)
         count = open_best(n_liked, n_each, room.liked, count, withdrawn, base, room, ids)
+        count = open_first(proposed[i], proposed.shape[1], count, withdrawn, base, slot, ids)
         for p in range(len(past) - n, len(past)):
             count = open_item(past[p], count, withdrawn, base, slot, ids)
         for p in range(tops.shape[1]):

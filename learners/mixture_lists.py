@@ -24,16 +24,18 @@ from .blend_kernels import (
 )
 from .blend_lists import clipped
 from .blend_select import low_bound, padded, push
+from .content_kernels import FIRST_NEAR, IS_NEW, IS_UNSEEN, N_NEARNESS
 from .mixture_candidates import N_HALF_LIVES, N_SOURCES, Gathered, Room
 from .mixture_features import TASTE
 from .neighbour_rows import NeighbourRows
 from .prefetch import prefetch_row
 
 NEIGHBOURS: Final = 3
-"""Source code of co-occurrence and EASE, after those of `blend_kernels`."""
+CONTENT: Final = 5
+"""Source codes of co-occurrence and EASE, and of what a new item is, after those of `blend_kernels`."""
 
 _TOGETHER: Final = 8
-"""Features summed at a time; `TASTE` is a multiple of it."""
+"""Features summed at a time; `TASTE` is a multiple of it, and so is how many features content has."""
 
 
 @kernel
@@ -41,7 +43,7 @@ def score_row(count: int, x: Float32, weights: Float32, score: Float32) -> None:
     """Scores weights . x of the first `count` candidates."""
     for c in range(count):
         score[c] = np.float32(0.0)
-    for f in range(N_SOURCES):
+    for f in range(len(weights)):
         w, row = weights[f], x[f]
         if w != np.float32(0.0):
             for c in range(count):
@@ -116,7 +118,7 @@ def learn_targets(
                 target = c
         if target < 0:
             continue
-        for f in range(N_SOURCES):
+        for f in range(len(shared)):
             weights[f] = shared[f] + own[bucket, f]
         score_row(count, x, weights, score)
         peak = score[0]
@@ -125,7 +127,11 @@ def learn_targets(
         total = softmax_mass(count, peak, score, mass)
         for f in range(0, TASTE, _TOGETHER):
             sum_features(f, count, mass, x, weights)
-        for f in range(TASTE):
+        for f in range(TASTE + 1, len(shared), _TOGETHER):
+            sum_features(f, count, mass, x, weights)
+        for f in range(len(shared)):
+            if f == TASTE:
+                continue
             g = weights[f] / total - x[f, target]
             shared_squares[f] += g * g
             own_squares[bucket, f] += g * g
@@ -158,6 +164,21 @@ def best_places(gathered: Gathered, weights: Float32, room: Room, out: Int32) ->
     for r in range(len(out)):
         for p in range(select_row(r, out.shape[1], gathered, weights, room)):
             out[r, p] = gathered.ids[r, room.top_items[p]]
+
+
+@kernel
+def source_of_new(c: int, w: Float32, x: Float32, source: int, most: np.float32) -> int:
+    """`CONTENT` where candidate `c` is new and being near adds most to its score, else `source`.
+
+    Of an item that nobody has watched, being popular is no explanation.
+    """
+    if len(w) == N_SOURCES or x[IS_NEW, c] <= np.float32(0.0):
+        return source
+    total = np.float32(0.0)
+    for f in range(FIRST_NEAR, FIRST_NEAR + N_NEARNESS):
+        total += w[f] * x[f, c]
+    unseen = x[IS_UNSEEN, c] > np.float32(0.0) and source == POPULARITY
+    return CONTENT if total > np.float32(0.0) and (total >= most or unseen) else source
 
 
 @kernel
@@ -216,7 +237,8 @@ def write_lists(
             if moved > 0.0 and moved >= most:
                 source, most = TRANSITIONS, moved
             if w[TASTE] * x[TASTE, c] > 0.0 and w[TASTE] * x[TASTE, c] >= most:
-                source = EMBEDDING
+                source, most = EMBEDDING, w[TASTE] * x[TASTE, c]
+            source = source_of_new(c, w, x, source, most)
             items[i, p] = ids[c]
             scores[i, p] = top_scores[p]
             sources[i, p] = source

@@ -6,7 +6,9 @@ what the same batch brought before the row; what a contender has learned lags by
 
 A row is asked for when it is a target, its item has an earlier event, and the user may be shown the
 item: where seen items are left out, a repeated one cannot be ranked. Rows of users without an
-earlier event are asked for, too, but reported apart.
+earlier event are asked for, too, but reported apart. Where a catalogue says when items enter it
+(`Stream.listed_ms`), all that is in it by then is ranked, and a row is asked for when its item entered
+before the event, watched by somebody or not.
 
 Ties: the rank counts everyone who scores as much as the target before it. With `ties_together`,
 events of one user at one time are asked for with the history that the first of them had, and never
@@ -89,7 +91,8 @@ class Lister(Protocol):
 class Stream(Struct, kw_only=True):
     """N recorded events in order, as columns.
 
-    Item slots are numbered as items are first met, so slots below a bound are the items known by then.
+    Item slots are numbered as items are first met, or, with `listed_ms`, as they enter the catalogue; so
+    slots below a bound are the items known by then.
     """
 
     name: str
@@ -106,6 +109,7 @@ class Stream(Struct, kw_only=True):
     """A positive is fresh when its item is not among so many newest of the history."""
     history: int = HISTORY
     """Newest positives of the user that learners are handed with an event or a question."""
+    listed_ms: Int64 | None = None  # (n_items,), never falling: when each slot's item enters the catalogue
 
     def __len__(self) -> int:
         return len(self.users)
@@ -214,8 +218,15 @@ def asked_of(stream: Stream, past: Past, rows: Int64, rules: Rules) -> Asked:
         ts_ms=stream.ts_ms[rows],
         targets=stream.items[rows],
         seen=seen,
-        n_items=int(past.n_known[rows[-1]]),
+        n_items=_n_known(stream, past, int(rows[-1])),
     )
+
+
+def _n_known(stream: Stream, past: Past, row: int) -> int:
+    """How many items there are at an event, its own included."""
+    if stream.listed_ms is None:
+        return int(past.n_known[row])
+    return int(np.searchsorted(stream.listed_ms, stream.ts_ms[row], side="right"))
 
 
 def first_of_ties(stream: Stream, past: Past) -> Int64:
@@ -239,7 +250,10 @@ def batches_of(stream: Stream, rules: Rules, size: int = MICRO_BATCH) -> Iterato
 
 def is_asked(stream: Stream, past: Past, rules: Rules) -> Bools:
     """Which events are ranked; (N,)."""
-    asked: Bools = stream.target & (past.n_visits > 0)
+    known: Bools = past.n_visits > 0
+    if stream.listed_ms is not None:
+        known = known | (stream.listed_ms[stream.items] < stream.ts_ms)
+    asked: Bools = stream.target & known
     if rules.exclude_seen:
         asked &= ~past.repeated
     order = np.cumsum(stream.target) - 1

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from learners.blend_kernels import NEVER_AGAIN, Bools, Lists
+from learners.content_kernels import N_PROPOSED
 from learners.mixture import HALF_LIVES_H
-from learners.mixture_candidates import N_SOURCES, Counted, Embedded, Gathered, Room, gather_users
+from learners.mixture_candidates import Counted, Embedded, Gathered, Room, gather_users
 from learners.mixture_lists import best_places, place_of, write_lists
 from learners.taste_kernels import KEYS, N_LIKED, POOL, Tables
 from learners.tastes import no_tastes
@@ -26,6 +27,7 @@ from schemas.runs import Int32
 from .ranking import N_LAST, ItemLists, Ranked
 
 if TYPE_CHECKING:
+    from learners.content_evidence import ContentEvidence
     from learners.cooccurrence import Cooccurrence
     from learners.ease import Ease
     from learners.embeddings import Embeddings
@@ -67,6 +69,8 @@ class Recommender(ItemLists):
         Whether consumed items are never listed again.
     n_never : int
         Otherwise, how many of the newest items of a history are not listed.
+    content : ContentEvidence, optional
+        What items are: further candidates and features; the mixture must have weights for these.
     tastes : Tastes, optional
         Lists are ordered by them too; without, by what is likely to be next alone. Places and the gate's
         learning are always of the next item.
@@ -85,6 +89,7 @@ class Recommender(ItemLists):
         exclude_seen: bool,
         n_never: int = NEVER_AGAIN,
         tastes: Tastes | None = None,
+        content: ContentEvidence | None = None,
     ) -> None:
         super().__init__(transitions, popularity, embeddings, list_size=list_size, exclude_seen=exclude_seen)
         self._all_embeddings = embeddings
@@ -92,12 +97,18 @@ class Recommender(ItemLists):
         self._ease = ease
         self._mixture = mixture
         self._tastes, self._no_tastes = tastes, no_tastes()
+        self._content = content
+        self._n_features = len(mixture.weights[0])
         self._n_never = n_never
         # Much of what is nearest was seen already.
         self._n_nearest = 2 * max(N_EACH, list_size)
         self._room: Room | None = None
         self._gathered: Gathered | None = None
         self._asked: Contexts | None = None  # for whom `_gathered` is, where it is for all of them
+
+    def know(self, content: ContentEvidence) -> None:
+        """Rank by what items are, too, from now on; the mixture must have weights for it."""
+        self._content = content
 
     def settle(self) -> None:
         """Forget what was gathered for the last call."""
@@ -265,15 +276,21 @@ class Recommender(ItemLists):
         gathered = self._gathered
         n_candidates = 6 * N_OF_ROWS + 2 * n_tops + history.shape[1] + N_EACH + least + 3 * 16
         n_candidates += N_EACH + 16
+        proposed = np.full((len(rows), 0), -1, dtype=np.int32)
+        if self._content is not None:
+            proposed = self._content.propose(own, withdrawn)
+        n_candidates += proposed.shape[1]
         if gathered is None or gathered.ids.shape[1] < n_candidates or len(gathered.ids) < len(rows):
-            gathered = self._gathered = _empty(max(len(rows), AT_ONCE), n_candidates)
+            gathered = self._gathered = _empty(max(len(rows), AT_ONCE), n_candidates, self._n_features)
         gather_users(
             history, seen, withdrawn,
             history.shape[1] if self._exclude_seen else self._n_never, N_EACH, N_OF_ROWS, least,
             self._rows(), self._cooccurrence.view(), self._ease.view(),
             Counted(view[0], 1.0 / np.maximum(view[1], _TINY), tops, n_tops), embedded,
-            own.users, self._no_tastes if tastes is None else tastes, room, gathered,
+            own.users, self._no_tastes if tastes is None else tastes, proposed, room, gathered,
         )  # fmt: skip
+        if self._content is not None:
+            self._content.fill(gathered, len(rows))
         return gathered, found is not None
 
     def _embedded(self, contexts: Contexts, withdrawn: Bools) -> Embedded | None:
@@ -300,14 +317,15 @@ class Recommender(ItemLists):
         n_items = max(
             len(near.nbr), len(linear.nbr), len(moves.nbr), self._popularity.n_items,
             self._all_embeddings.n_items, len(withdrawn),
+            0 if self._content is None else self._content.n_items,
         )  # fmt: skip
         n_near = history.shape[1] * max(near.nbr.shape[1], linear.nbr.shape[1], 1)
-        n_candidates = 13 * N_EACH + history.shape[1] + 4 * self._list_size + 64
+        n_candidates = 13 * N_EACH + N_PROPOSED + history.shape[1] + 4 * self._list_size + 64
         room = self._room
         if room is None or len(room.slot) < n_items or len(room.nearby) < n_near:
             # Rows grow by doubling, and so does this.
             room = self._room = _make_room(
-                n_items, N_LAST * moves.nbr.shape[1], n_near, n_candidates, self._list_size
+                n_items, N_LAST * moves.nbr.shape[1], n_near, n_candidates, self._list_size, self._n_features
             )
         return room
 
@@ -324,17 +342,19 @@ def _nothing() -> Embedded:
     )
 
 
-def _empty(n_rows: int, n_candidates: int) -> Gathered:
+def _empty(n_rows: int, n_candidates: int, n_features: int) -> Gathered:
     return Gathered(
         ids=np.zeros((n_rows, n_candidates), dtype=np.int32),
-        x=np.zeros((n_rows, N_SOURCES, n_candidates), dtype=np.float32),
+        x=np.zeros((n_rows, n_features, n_candidates), dtype=np.float32),
         logit=np.zeros((n_rows, n_candidates), dtype=np.float32),
         filled=np.zeros(n_rows, dtype=np.int32),
         bucket=np.zeros(n_rows, dtype=np.int32),
     )
 
 
-def _make_room(n_items: int, n_moved: int, n_near: int, n_candidates: int, list_size: int) -> Room:
+def _make_room(
+    n_items: int, n_moved: int, n_near: int, n_candidates: int, list_size: int, n_features: int
+) -> Room:
     spare = 64
     return Room(
         slot=np.zeros(n_items, dtype=np.int32),
@@ -350,7 +370,7 @@ def _make_room(n_items: int, n_moved: int, n_near: int, n_candidates: int, list_
         score=np.zeros(n_candidates + spare, dtype=np.float32),
         mass=np.zeros(n_candidates + spare, dtype=np.float32),
         listed=np.zeros(n_items, dtype=np.int32),
-        weights=np.zeros(N_SOURCES, dtype=np.float32),
+        weights=np.zeros(n_features, dtype=np.float32),
         top_items=np.zeros(list_size + spare, dtype=np.int32),
         top_scores=np.zeros(list_size + spare, dtype=np.float32),
         most=np.zeros(list_size + spare, dtype=np.float32),

@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "broker, topics, worker, gateway and real events, all at once",
     "dlq": "look at dead letters, send them again",
     "evaluate": "measure how well learners rank what comes next",
+    "evaluate-content": "measure how well new items are found by what they are",
     "gateway": "serve recommendations and accept events over HTTP",
     "learner": "learn a model from events and publish it for rankers",
     "ranker": "publish recommendations with a learner's model",

@@ -7,7 +7,7 @@ two content workers that differ cannot make it change back and forth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,8 +16,10 @@ import structlog
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
+from learners.content_facts import DIMS, FACTS, facts_vector
 from learners.content_fusion import ContentFusion
 from learners.content_items import ContentItems
+from learners.content_kernels import UNPUBLISHED
 from learners.embeddings import Embeddings
 from learners.state import digest_arrays, digest_texts, taken
 from schemas.content import ItemContent, ItemTags
@@ -34,6 +36,7 @@ STEPS_STALE: Final = 32
 """Steps of the fusion after which vectors of new items are made anew."""
 
 Bools = NDArray[np.bool_]
+_LACKS: Final[Float32] = np.full(1, np.nan, dtype=np.float32)
 
 
 class _Own(Struct):
@@ -61,10 +64,9 @@ class ItemContents:
             modality, _, model = text.partition("=")
             name, _, dims = model.rpartition(":")
             self._models[modality] = (name, int(dims))
-        fusion = ContentFusion(
-            {modality: dims for modality, (_, dims) in self._models.items()}, settings.dim, seed=settings.seed
-        )
-        self._items = ContentItems(fusion, embeddings, max_items=settings.max_items)
+        sizes = {modality: dims for modality, (_, dims) in self._models.items()}
+        fusion = ContentFusion({**sizes, FACTS: DIMS}, settings.dim, seed=settings.seed)
+        self.items = ContentItems(fusion, embeddings, max_items=settings.max_items)
         self._own = _Own()
         self._fresh: tuple[Int32, Float32] | None = None
         self._n_steps = 0
@@ -78,18 +80,24 @@ class ItemContents:
 
     def put(self, slot: int, content: ItemContent) -> None:
         """Take in the vectors of an item; those of other models are not looked at."""
-        vectors: dict[str, Float32] = {}
+        vectors = dict.fromkeys(self._models, _LACKS)
         for one in content.vectors:
             name, dims = self._models.get(one.modality, ("", 0))
             vector = one.vector
             if one.model == name and len(vector) == dims and self._is_current(one.modality, one.version):
                 vectors[one.modality] = vector
-        self._items.set_item(slot, vectors)
+        self.items.set_part(slot, vectors)
+        self._fresh = None
+
+    def put_facts(self, slot: int, words: Iterable[str], published_ms: int | None = None) -> None:
+        """Take in what the catalogue says of an item."""
+        when = UNPUBLISHED if published_ms is None else published_ms
+        self.items.set_part(slot, {FACTS: facts_vector(words)}, published_ms=when)
         self._fresh = None
 
     def drop(self, slot: int) -> None:
-        """An item has no content any more."""
-        self._items.set_item(slot, {})
+        """An item has no vectors any more."""
+        self.items.set_part(slot, dict.fromkeys(self._models, _LACKS))
         self._own.tags.pop(slot, None)
         self._fresh = None
 
@@ -107,8 +115,8 @@ class ItemContents:
         return self._own.tags.get(slot, [])
 
     def knows(self, slot: int) -> bool:
-        """Whether an item has a vector."""
-        return bool(self._items.known(np.array([slot], dtype=np.int32))[0])
+        """Whether an item has a vector, if only of what the catalogue says."""
+        return bool(self.items.known(np.array([slot], dtype=np.int32))[0])
 
     def _is_current(self, modality: str, version: str) -> bool:
         own, place = self._own, f"{modality}:{version}"
@@ -120,7 +128,7 @@ class ItemContents:
         if current is not None:
             log.warning("content_version_changed", modality=modality, version=version, before=current)
             own.replaced.append(f"{modality}:{current}")
-            self._items.forget(modality)
+            self.items.forget(modality)
         own.versions[modality] = version
         return True
 
@@ -129,8 +137,8 @@ class ItemContents:
     def newcomers(self, contexts: Contexts, withdrawn: Bools) -> Newcomers | None:
         """New items that are available, as users see them; None where there is none."""
         if self._fresh is None or self._n_steps >= STEPS_STALE:
-            new = self._items.newcomers(MOST_NEW)
-            self._fresh, self._n_steps = (new, self._items.item_vectors(new)), 0
+            new = self.items.newcomers(MOST_NEW)
+            self._fresh, self._n_steps = (new, self.items.item_vectors(new)), 0
         items, vectors = self._fresh
         is_open = np.ones(len(items), dtype=np.bool_)
         inside = items < len(withdrawn)
@@ -144,12 +152,12 @@ class ItemContents:
 
     def predict(self, contexts: Contexts, items: Int32) -> Float32:
         """Logits ``f_U . f_C``: (B, C)."""
-        return self._items.predict(contexts, items)
+        return self.items.predict(contexts, items)
 
     def learn_many(self, batch: Interactions) -> None:
         """See `ContentItems.learn_many`."""
-        self._items.learn_many(batch)
-        self._n_steps += len(self._items.touched().dense)  # nobody publishes what changed
+        self.items.learn_many(batch)
+        self._n_steps += len(self.items.touched().dense)  # nobody publishes what changed
 
     def touched(self) -> TouchedKeys:
         """Nothing: rankers of other processes know no content."""
@@ -158,7 +166,7 @@ class ItemContents:
 
     def snapshot(self) -> Arrays:
         """Copies: those of `ContentItems`, and ``own`` (versions, tags) as MessagePack."""
-        return {**self._items.snapshot(), "own": self._packed()}
+        return {**self.items.snapshot(), "own": self._packed()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Become what `snapshot` described.
@@ -173,12 +181,12 @@ class ItemContents:
             own = msgspec.msgpack.decode(packed, type=_Own)
         except msgspec.DecodeError as error:
             raise StateError(f"'own' is damaged: {error}") from None
-        self._items.restore(arrays)
+        self.items.restore(arrays)
         self._own, self._fresh = own, None
 
     def digest(self) -> str:
         """Hash of the state (hex)."""
-        return digest_texts([self._items.digest(), digest_arrays({"own": self._packed()})])
+        return digest_texts([self.items.digest(), digest_arrays({"own": self._packed()})])
 
     def _packed(self) -> NDArray[np.uint8]:
         own = self._own

@@ -38,6 +38,7 @@ from serving.rooms import Rooms
 
 from .catalogue import Catalogue
 from .item_keys import describe
+from .item_words import words_of
 from .model_parts import build_content, build_parts
 from .overload import EASE_GROWTH, STEPPED, TAUGHT, is_chosen, is_hasty, n_chosen
 from .probabilities import MOST_LEARNED, asked_at_ms, build_probability, describe_all, describe_item
@@ -96,13 +97,16 @@ class Model:
         self.catalogue = Catalogue(self.items)
         ways_of(learner, ranker)  # says what is wrong with them
         places = max(ranker.list_size * (DEPTH if mixes(ranker) else 1), MOST_PLACES)
-        parts = build_parts(learner, ranker, list_size=places, device=learner.device, fork_join=fork_join)
+        parts = build_parts(
+            learner, ranker, list_size=places, device=learner.device, fork_join=fork_join,
+            with_content=learner.content,
+        )  # fmt: skip
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
         self.ranker, self.device, self.tastes = parts.ranker, parts.device, parts.tastes
         self.probability = build_probability(learner) if learner.probabilities else None
-        self.content = build_content(learner, self.embeddings) if learner.content else None
+        self.content = build_content(learner, parts) if learner.content else None
         self._ordering = None if self.probability is None else Ordering(self.probability)
         self._order_weights = ranker.order_weights
         self.markov = FirstOrderMarkov(max_items=learner.max_items)
@@ -286,6 +290,8 @@ class Model:
         found = self.content.tags_of(slot) if self.content is not None else []
         self.tags.set_item_tags(slot, item.tags or found)
         facts = self.catalogue.facts(slot)
+        if facts is not None and self.content is not None:
+            self.content.put_facts(slot, words_of(facts), item.published_ts_ms)
         if facts is not None and self.tastes is not None:
             describe(self.tastes, slot, facts)
         if self.probability is not None and facts is not None:
@@ -389,6 +395,10 @@ class Model:
             for slot in range(len(self.items)):
                 if (facts := self.catalogue.facts(slot)) is not None:
                     describe(self.tastes, slot, facts)
+        if self.content is not None and not _below(arrays, self.content.name):
+            for slot in range(len(self.items)):
+                if (facts := self.catalogue.facts(slot)) is not None:
+                    self.content.put_facts(slot, words_of(facts))
         if self.probability is not None and not _below(arrays, self.probability.name):
             describe_all(self.probability, self.catalogue, len(self.items))
         try:

@@ -44,19 +44,23 @@ class Parts(Struct, kw_only=True):
     device: str = "none"
 
 
-def build_content(learner: LearnerSettings, embeddings: Embeddings | None) -> ItemContents:
-    """What knows items by their content.
+def build_content(learner: LearnerSettings, parts: Parts) -> ItemContents:
+    """What knows items by their content; the ranker ranks by it from then on.
 
     Raises
     ------
     ConfigurationError
         There are no item rows to learn towards.
     """
-    if embeddings is None:
+    if parts.embeddings is None or isinstance(parts.ranker, Ranker):
         raise ConfigurationError("learner.content", "needs learner.embeddings")
+    from learners.content_evidence import ContentEvidence
+
     from .item_contents import ItemContents
 
-    return ItemContents(embeddings, learner)
+    contents = ItemContents(parts.embeddings, learner)
+    parts.ranker.know(ContentEvidence(contents.items, parts.embeddings, parts.popularity))
+    return contents
 
 
 def half_lives_of(embeddings: bool, configured: tuple[float, ...]) -> tuple[float, ...]:
@@ -78,6 +82,7 @@ def build_parts(
     heads: tuple[int, int] | None = None,
     fork_join: ForkJoin = ALONE,
     with_tastes: bool | None = None,
+    with_content: bool = False,
 ) -> Parts:
     """New learners and their ranker.
 
@@ -96,6 +101,9 @@ def build_parts(
         Threads of the transitions and the ranker.
     with_tastes : bool, optional
         Whether viewers' tastes are learned and order lists; None for what `learner.tastes` says.
+
+    with_content : bool
+        Whether the mixture has weights for what items are, see `build_content`.
 
     Raises
     ------
@@ -133,7 +141,7 @@ def build_parts(
     from learners.embedding_options import EmbeddingOptions
     from learners.embeddings import Embeddings
     from learners.item_head import HASTY_HEAD, HEAD
-    from learners.mixture import Mixture
+    from learners.mixture import INITIAL_CONTENT, Mixture
     from learners.tastes import Tastes
     from serving.recommender import Recommender
 
@@ -147,7 +155,8 @@ def build_parts(
         heads=(HEAD, HASTY_HEAD) if heads is None else heads,
     )
     cooccurrence, ease = Cooccurrence(max_items=learner.max_items), Ease(max_items=learner.max_items)
-    mixture, tastes = Mixture(), Tastes(max_items=learner.max_items) if wanted else None
+    mixture = Mixture(INITIAL_CONTENT if with_content else ())
+    tastes = Tastes(max_items=learner.max_items) if wanted else None
     full = Recommender(
         transitions,
         popularity,

@@ -1,20 +1,28 @@
-"""Tags from a picture, a title and a sound, and Chinese titles beside English ones.
+"""Tags from a picture, a title and a sound, Chinese titles beside English ones, and new items.
 
-    python -m benchmarks.content [--cache FOLDER] [--seeds N]
+    python -m benchmarks.content [--data FOLDER] [--only tags,cold] [--cache FOLDER] [--seeds N]
 
-Fetches Debian's tuxpaint-stamps-default (161 MB) into the cache with apt-get. Tags are learned in one pass
-from four fifths of the items in random order and given to the last fifth, which shares no title and no
+New items: what `reelflow evaluate-content` prints of the data sets below FOLDER (or REELFLOW_DATA), with
+further baselines; sets that are not there are left out, and said so.
+
+Tags: fetches Debian's tuxpaint-stamps-default (161 MB) into the cache with apt-get. Tags are learned in one
+pass from four fifths of the items in random order and given to the last fifth, which shares no title and no
 subject with them; all folds are counted together, figures are means over the seeds (+- their standard
-deviation). Prints tables, and on the last line one JSON object.
+deviation).
+
+Prints tables, and on the last line one JSON object; what did not run has no key of tags, and none of its data
+sets under the keys of new items.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -23,7 +31,9 @@ import torch
 from learners.tag_metrics import TagFigures
 from learners.tagger import TaggerOptions
 from schemas.runs import Float32
+from streams.evaluation.cold import COLD_SETS
 
+from .cold import measure as measure_cold
 from .stamps import fetch_stamps, read_stamps
 from .tagging import Labelled, grouped, tagged
 from .vectors import stamp_vectors
@@ -94,10 +104,30 @@ def main() -> None:
     default = Path(platformdirs.user_cache_dir("reelflow")) / "benchmarks"
     parser.add_argument("--cache", type=Path, default=default, help=f"default {default}")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=os.environ.get("REELFLOW_DATA"), help="or REELFLOW_DATA")
+    parser.add_argument("--only", default="tags,cold", help="tags, cold, or both (default)")
+    parser.add_argument("--sets", default=",".join(COLD_SETS), help="of new items; default %(default)s")
+    parser.add_argument("--limit", type=int, help="events of each data set")
+    parser.add_argument(
+        "--ablation", action="store_true", help="also reelflow that knows only how many events items had"
+    )
     given = parser.parse_args()
+    parts, sets = set(given.only.split(",")), given.sets.split(",")
+    if parts - {"tags", "cold"} or set(sets) - set(COLD_SETS):
+        parser.error("--only takes tags and cold, --sets some of " + ", ".join(COLD_SETS))
     torch.set_num_threads(1)
-    stamps = read_stamps(fetch_stamps(given.cache))
-    vectors = stamp_vectors(stamps, given.cache, say)
+    report: dict[str, Any] = {}
+    if "cold" in parts:
+        report |= measure_cold(sets, given.data, say, limit=given.limit, ablation=given.ablation)
+    if "tags" in parts:
+        report |= measure_tags(given.cache, given.seeds)
+    print(json.dumps(report))
+
+
+def measure_tags(cache: Path, seeds: int) -> dict[str, Any]:
+    """Print the tables of tags and titles, and give their keys of the JSON object."""
+    stamps = read_stamps(fetch_stamps(cache))
+    vectors = stamp_vectors(stamps, cache, say)
     stems = [stamp.name.rsplit("/", 1)[1] for stamp in stamps]
     data = Labelled(
         vectors={name: vectors[name] for name in ALL},
@@ -106,21 +136,19 @@ def main() -> None:
         groups=grouped([stamp.title for stamp in stamps], stems),
     )
     has_picture = np.isfinite(vectors["image"]).all(axis=1)
-    with_picture = measure(data.only(np.flatnonzero(has_picture)), given.seeds)
-    everything = measure(data, given.seeds)
+    with_picture = measure(data.only(np.flatnonzero(has_picture)), seeds)
+    everything = measure(data, seeds)
     print(table(f"{has_picture.sum()} items with a picture", with_picture), end="\n\n")
     print(table(f"all {len(stamps)} items, {(~has_picture).sum()} without a picture", everything), end="\n\n")
     both = np.isfinite(vectors["text"]).all(axis=1) & np.isfinite(vectors["text_zh"]).all(axis=1)
     zh_to_en = first_twin(vectors["text_zh"][both], vectors["text"][both])
     print(f"Chinese title finds its English twin first among {both.sum()}: {zh_to_en:.3f}")
     names = {"fused": "fused", "title": "title", "image": "image", "concat": "concat"}
-    print(
-        json.dumps(
-            {f"tag_accuracy_{key}": mean(with_picture[name], "top_accuracy") for key, name in names.items()}
-            | {"tag_map_fused": mean(with_picture["fused"], "mean_precision")}
-            | {"tag_accuracy_fused_all_items": mean(everything["fused_all"], "top_accuracy")}
-            | {"zh_to_en_first": round(zh_to_en, 4)}
-        )
+    return (
+        {f"tag_accuracy_{key}": mean(with_picture[name], "top_accuracy") for key, name in names.items()}
+        | {"tag_map_fused": mean(with_picture["fused"], "mean_precision")}
+        | {"tag_accuracy_fused_all_items": mean(everything["fused_all"], "top_accuracy")}
+        | {"zh_to_en_first": round(zh_to_en, 4)}
     )
 
 

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from learners.evaluation import places_in
-from learners.prequential import Asked
-from schemas.learner import Interactions
+from learners.prequential import Asked, Bools
+from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
 from schemas.settings import LearnerSettings, RankerSettings
 from serving.ranking import Ranker
@@ -19,7 +19,7 @@ from ..model_parts import Parts, build_parts
 PLACES: Final = 100
 
 
-def _parts(learner: LearnerSettings, *, exclude_seen: bool) -> Parts:
+def parts_of(learner: LearnerSettings, *, exclude_seen: bool) -> Parts:
     """Where seen items may be ranked, the newest may be, too: in a recorded stream they are watched again."""
     ranker = RankerSettings(exclude_seen=exclude_seen)
     return build_parts(learner, ranker, list_size=PLACES, device=learner.device, n_never=0, with_tastes=False)
@@ -39,7 +39,7 @@ class ReelflowContender:
         self, learner: LearnerSettings, *, exclude_seen: bool = True, name: str = "reelflow"
     ) -> None:
         self.name = name
-        parts = _parts(learner, exclude_seen=exclude_seen)
+        parts = parts_of(learner, exclude_seen=exclude_seen)
         if not isinstance(parts.ranker, Recommender):
             raise TypeError("the evaluation needs embeddings")
         self._recommender = parts.ranker
@@ -51,6 +51,10 @@ class ReelflowContender:
         self._asked = asked
         return self._recommender.places(asked.contexts, asked.targets, asked.seen, self._withdrawn)
 
+    def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:
+        """Places among what is not withdrawn, for the asking; nothing is learned from it."""
+        return self._recommender.places(contexts, targets, seen, withdrawn)
+
     def lists(self, asked: Asked, k: int) -> Int32:
         """First `k` places of the lists; (B, k)."""
         return self._recommender.first_places(k, asked.contexts, asked.seen, self._withdrawn)
@@ -61,10 +65,14 @@ class ReelflowContender:
 
     def learn(self, batch: Interactions) -> None:
         """Learn as the worker does; the mixture from what was asked."""
+        self.teach_mixture()
+        self._recommender.learn(batch)
+
+    def teach_mixture(self) -> None:
+        """Teach the mixture from what was asked since the last batch."""
         asked, self._asked = self._asked, None
         if asked is not None:
             self._recommender.learn_gate(asked.contexts, asked.targets, asked.seen)
-        self._recommender.learn(batch)
 
 
 class SparseContender:
@@ -81,7 +89,7 @@ class SparseContender:
         self, learner: LearnerSettings, *, exclude_seen: bool = True, name: str = "reelflow"
     ) -> None:
         self.name = name
-        parts = _parts(learner, exclude_seen=exclude_seen)
+        parts = parts_of(learner, exclude_seen=exclude_seen)
         if not isinstance(parts.ranker, Ranker):
             raise TypeError("this is for settings without embeddings")
         self._ranker = parts.ranker

@@ -138,7 +138,7 @@ def load_stream(
     source = open_source(format, path, history=watch_lists)
     events = events_of(source)
     if ties == "item":
-        events = sorted(events, key=_by_item)
+        events = sorted(events, key=by_item)
     events = islice(events, limit)
     earlier: list[Event] = []
     if prior is not None and not watch_lists:
@@ -151,7 +151,7 @@ def load_stream(
     )
 
 
-def _by_item(event: Event) -> tuple[int, str, int, str]:
+def by_item(event: Event) -> tuple[int, str, int, str]:
     """Time, user, then item: by number where the id is one."""
     item = event.item_id
     return event.ts_ms, event.user_id, int(item) if item.isdecimal() else -1, item
