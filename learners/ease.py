@@ -8,9 +8,10 @@ A head of at most `n_head` items keeps exact counts of who took up both, over th
 Items join as they are first met; once the head is full, those that others overtook give way at a
 refit, and newcomers count from zero. A refit begins whenever a quarter more was counted than at the
 last one, and `least_growth` more. It inverts by Gauss-Jordan elimination without pivots, `PANEL`
-columns a learn_many and at least `PANEL_EVERY` events apart (so it never stops the learner for long,
-costs small batches no more than large ones, and is a function of the batches alone), and then
-publishes the `width` largest entries of each row. Scores, j = 0 for the newest::
+columns a learn_many and, for a head of n, at least ``PANEL_EVERY (n / N_HEAD)^2`` events apart: as a panel
+costs n^2. So it never stops the learner for long, small batches pay no more an event than those of
+`PANEL_EVERY`, a small head is refitted at once, and all is a function of the batches alone. Then the `width`
+largest entries of each row are published. Scores, j = 0 for the newest::
 
     s(b) = sum_j .97^j B[a_j, b]
 
@@ -49,7 +50,7 @@ PANEL: Final = 64
 """Columns eliminated in one learn_many: 4 ms at 1 500 items."""
 
 PANEL_EVERY: Final = 64
-"""Events at least from one panel to the next."""
+"""Events at least from one panel of `N_HEAD` items to the next."""
 
 BLOCK: Final = 128
 """Rows updated together."""
@@ -226,7 +227,7 @@ class Ease(NeighbourTable):
             self._begin_fit()
         if len(self._fitting):
             self._state[4] += n_events
-            if self._state[4] >= PANEL_EVERY:
+            if self._state[4] * N_HEAD**2 >= PANEL_EVERY * len(self._fitting) ** 2:
                 self._state[4] = 0
                 self._eliminate()
 

@@ -91,10 +91,8 @@ def test_ease_is_the_closed_form_however_many_columns_are_eliminated_at_a_time(
     learner = Ease(64, width=64)
     learner.learn_many(batch)
     pairs, visits = window_counts(batch, 30)
-    later = rows_of(batch, 0, PANEL_EVERY // 2)
-    later.weight = np.zeros_like(later.weight)
-    for _ in range(10):  # a refit under way goes on with the batches that come, whatever they hold
-        learner.learn_many(later)
+    for _ in range(5):  # a refit under way goes on with the batches that come, whatever they hold
+        learner.learn_many(rows_of(batch, 0, 1))
     inverse = np.linalg.inv(pairs + np.diag(visits) + RIDGE * np.eye(30))
     weights = -inverse / np.diagonal(inverse)[None, :]
     np.fill_diagonal(weights, 0.0)
@@ -102,6 +100,22 @@ def test_ease_is_the_closed_form_however_many_columns_are_eliminated_at_a_time(
     contexts = Contexts(users=np.zeros(1, dtype=np.int32), history=history, now_ms=0)
     found = learner.predict(contexts, np.arange(30, dtype=np.int32))[0]
     np.testing.assert_allclose(found, weights[8] + 0.97 * weights[5], rtol=2e-3, atol=2e-5)
+
+
+def test_a_large_head_is_eliminated_no_faster_than_events_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learners.ease, "PANEL", 8)
+    monkeypatch.setattr(learners.ease, "N_HEAD", 30)  # what is large
+    batch = interactions(seed=3, n=3 * FIRST_FIT, n_items=30)
+    learner = Ease(64, width=64)
+    learner.learn_many(batch)
+    done = [int(learner.snapshot()["state"][3])]
+    single = rows_of(batch, 0, 1)
+    for _ in range(3 * PANEL_EVERY):
+        learner.learn_many(single)
+        done.append(int(learner.snapshot()["state"][3]))
+    assert done[0] == 8
+    assert [n for n, later in enumerate(done[1:], 1) if later > done[n - 1]] == [64, 128, 192]
+    assert len(learner.snapshot()["fitting"]) == 0  # published: 30 columns in four panels
 
 
 def test_items_that_others_overtook_leave_the_head() -> None:
