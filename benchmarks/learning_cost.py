@@ -57,6 +57,7 @@ class Clocked(ReelflowContender):
         self.rank_s = 0.0
         for learner_part in _learners(parts):
             learner_part.learn_many = self._timed(learner_part.name, learner_part.learn_many)
+        # Timed from outside: what learns knows no clock.
         parts.ranker.learn_gate = self._timed(GATE, parts.ranker.learn_gate)  # type: ignore[method-assign]
 
     def _timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,10 +10,11 @@ Not safe for use by several threads at once: the scratch memory is shared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from learners.blend import Gate, make_work
 from learners.blend_kernels import (
@@ -74,12 +75,31 @@ class Ranked(Struct, kw_only=True):
     propensities: Float32 | None = None  # (B, k) probability of being shown here; None for 1 throughout
     reasons: Int32  # (B, k) history item that transitions or neighbours came from, else -1
 
+    @classmethod
+    def empty(cls, n: int, k: int) -> Ranked:
+        """Room for `n` lists of `k` places; relevance is 0."""
+        return cls(
+            items=np.empty((n, k), dtype=np.int32),
+            scores=np.empty((n, k), dtype=np.float32),
+            relevance=np.zeros((n, k), dtype=np.float32),
+            sources=np.empty((n, k), dtype=np.int8),
+            reasons=np.empty((n, k), dtype=np.int32),
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that there are, by name."""
+        held = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: array for name, array in held.items() if array is not None}
+
     def first(self, k: int) -> Ranked:
         """The first `k` places of every list; itself when it has no more."""
         if self.items.shape[1] <= k:
             return self
-        held = {name: getattr(self, name) for name in self.__struct_fields__}
-        return Ranked(**{name: np.ascontiguousarray(a[:, :k]) for name, a in held.items() if a is not None})
+        return Ranked(**{name: np.ascontiguousarray(array[:, :k]) for name, array in self.arrays().items()})
+
+    def at(self, rows: NDArray[np.intp]) -> Ranked:
+        """Some of the lists, copied."""
+        return Ranked(**{name: array[rows] for name, array in self.arrays().items()})
 
 
 class ItemLists:
@@ -223,13 +243,7 @@ class Ranker(ItemLists):
         """
         n = len(contexts.users)
         k = self._list_size if k is None else k
-        ranked = Ranked(
-            items=np.empty((n, k), dtype=np.int32),
-            scores=np.empty((n, k), dtype=np.float32),
-            relevance=np.zeros((n, k), dtype=np.float32),
-            sources=np.empty((n, k), dtype=np.int8),
-            reasons=np.empty((n, k), dtype=np.int32),
-        )
+        ranked = Ranked.empty(n, k)
         if not n:
             return ranked
         out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)

@@ -142,13 +142,7 @@ class Recommender(ItemLists):
         the usual.
         """
         n, k = len(contexts.users), self._list_size
-        ranked = Ranked(
-            items=np.empty((n, k), dtype=np.int32),
-            scores=np.empty((n, k), dtype=np.float32),
-            relevance=np.zeros((n, k), dtype=np.float32),
-            sources=np.empty((n, k), dtype=np.int8),
-            reasons=np.empty((n, k), dtype=np.int32),
-        )
+        ranked = Ranked.empty(n, k)
         out = Lists(ranked.items, ranked.scores, ranked.relevance, ranked.sources, ranked.reasons)
         if self._tastes is None:
             weights = self._mixture.weights

@@ -118,7 +118,7 @@ def make_lists(
         for orders in _groups(order_of, chosen[ranks]):
             rows = ranks[orders]
             weights = ways[int(chosen[rows[0]])].order
-            part = model.ordered(_rows(ranked, orders), _of(contexts, rows), k, weights)
+            part = model.ordered(ranked.at(orders), _of(contexts, rows), k, weights)
             if len(rows) == len(chosen):
                 return part
             out = _put(out, part, rows, len(chosen))
@@ -137,15 +137,9 @@ def _of(contexts: Contexts, rows: NDArray[np.intp]) -> Contexts:
     return Contexts(users=contexts.users[rows], history=contexts.history[rows], now_ms=contexts.now_ms)
 
 
-def _rows(ranked: Ranked, rows: NDArray[np.intp]) -> Ranked:
-    held = {name: getattr(ranked, name) for name in Ranked.__struct_fields__}
-    return Ranked(**{name: array[rows] for name, array in held.items() if array is not None})
-
-
 def _put(out: Ranked | None, part: Ranked, rows: NDArray[np.intp], n: int) -> Ranked:
     """`part` at `rows` of n lists, which all have as many places; nothing was explored yet."""
-    held = {name: getattr(part, name) for name in Ranked.__struct_fields__}
-    held = {name: array for name, array in held.items() if array is not None}
+    held = part.arrays()
     if out is None:
         out = Ranked(**{name: np.empty((n, *array.shape[1:]), array.dtype) for name, array in held.items()})
     for name, array in held.items():

@@ -12,16 +12,16 @@ from uuid import uuid4
 
 import pytest
 
+from schemas.settings import KafkaSettings
+from streams.broker import LocalBroker
 from streams.device import spare_cores
-
-spare_cores()  # as the processes that tests start, whose digests are compared with ours; before numpy
-
-from schemas.settings import KafkaSettings  # noqa: E402
-from streams.broker import LocalBroker  # noqa: E402
 
 with warnings.catch_warnings():  # it loads its protocol in a deprecated way, once, on import
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka.net.inet import KafkaNetSocket
+
+# As the processes that tests start, whose digests are compared with ours. Nothing above imports numpy.
+spare_cores()
 
 PARTITIONS = 4
 

@@ -17,6 +17,7 @@ from ..evaluation.learners import DEFAULT, KNOWN, learner_settings
 from ..evaluation.plot import plot_html
 from ..evaluation.run import PROTOCOLS, Asking, Progress, ProtocolName, evaluate
 from ..evaluation.text import frozen_text, prequential_text
+from .options import json_option, limit_option, set_option
 
 
 @click.command
@@ -42,7 +43,7 @@ from ..evaluation.text import frozen_text, prequential_text
     type=click.Choice(get_args(Ties)),
     help="A user's events at one time: in file order, by item id, or predicted together; by format.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Number of events.")
+@limit_option
 @click.option(
     "--score-from",
     type=click.FloatRange(0, 1, max_open=True),
@@ -60,14 +61,8 @@ from ..evaluation.text import frozen_text, prequential_text
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="HTML file of recall over time."
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="learner.NAME=VALUE",
-    help="What reelflow learns with, by the names of docs/settings.md; may be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Report as one JSON line.")
+@set_option
+@json_option
 def command(
     format_: str,
     path: Path | None,

@@ -12,6 +12,7 @@ from ..evaluation.cold_text import cold_text
 from ..evaluation.learners import learner_settings
 from ..evaluation.run import Progress
 from .evaluate import progress
+from .options import json_option, limit_option, set_option
 
 
 @click.command
@@ -32,15 +33,9 @@ from .evaluate import progress
 )
 @click.option("--titles/--no-titles", default=True, help="Whether titles are read (needs the extra content).")
 @click.option("--ablation", is_flag=True, help="Also reelflow that knows only how many events items had.")
-@click.option("--limit", type=click.IntRange(min=1), help="Number of events.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="learner.NAME=VALUE",
-    help="What reelflow learns with, by the names of docs/settings.md; may be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Report as one JSON line.")
+@limit_option
+@set_option
+@json_option
 def command(
     path: Path,
     names: tuple[str, ...],
