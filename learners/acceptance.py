@@ -23,8 +23,8 @@ from schemas.compiled import inlined, kernel
 from schemas.records import EVENT_TYPES
 from schemas.runs import Float32, Int8, Int32
 
+from .growth import grown
 from .signals import IMPRESSION, LEAVE, WATCH
-from .state import grown
 
 SKIP: Final = EVENT_TYPES.index("skip")
 DISLIKE: Final = EVENT_TYPES.index("dislike")

@@ -39,10 +39,10 @@ from .content_kernels import (
 )
 from .content_vectors import normalised
 from .embeddings import Embeddings
+from .growth import grown
 from .mixture_candidates import Gathered
 from .mixture_features import N_SOURCES
 from .popularity import Popularity
-from .state import grown
 
 NEW: Final = 5
 LOOKS_BACK: Final = 20

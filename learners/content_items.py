@@ -25,7 +25,8 @@ from .content_fusion import ContentFusion, FusionStep
 from .content_kernels import UNPUBLISHED
 from .content_vectors import Bools, ContentVectors
 from .embeddings import Embeddings
-from .state import digest_arrays, grown, taken
+from .growth import grown
+from .state import digest_arrays, taken
 
 STEP: Final = 64
 REFRESHED: Final = 256

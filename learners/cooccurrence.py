@@ -26,9 +26,10 @@ from schemas.compiled import inlined, kernel
 from schemas.learner import Arrays, Contexts, Interactions
 from schemas.runs import Float32, Int32
 
+from .growth import grown
 from .neighbour_rows import NeighbourRows, NeighbourTable
 from .prefetch import prefetch_row
-from .state import grown, taken
+from .state import taken
 from .transition_kernels import INHERITED, Bools, find, lightest
 
 DISCOUNT: Final = 0.95

@@ -34,8 +34,9 @@ from schemas.learner import Arrays, Contexts, Interactions
 from schemas.runs import Float32, Int32, Int64
 
 from .blend_select import count_above, low_bound, padded
+from .growth import grown
 from .neighbour_rows import NeighbourRows, NeighbourTable
-from .state import grown, taken
+from .state import taken
 from .transition_kernels import Bools
 
 DISCOUNT: Final = 0.97

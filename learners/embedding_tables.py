@@ -18,10 +18,11 @@ from .adagrad import DEFAULT_RATES, DenseParameter, RowTable
 from .embedding_options import EmbeddingOptions
 from .embedding_rows import gaussian_rows, gaussian_rows_at
 from .embedding_step import Dense
+from .growth import grown
 from .item_admission import MOST, ItemAdmission
 from .item_head import HASTY_HEAD, HEAD, ItemHead
 from .negatives import NegativeSampler
-from .state import digest_arrays, grown, taken
+from .state import digest_arrays, taken
 from .user_rows import UserRows
 
 RATE: Final = 0.1

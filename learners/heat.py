@@ -26,8 +26,9 @@ from schemas.errors import StateError
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Float64, Int8, Int32, Int64
 
+from .growth import grown
 from .signals import JOIN, LEAVE
-from .state import digest_arrays, grown, taken
+from .state import digest_arrays, taken
 
 _FIRST_ITEMS: Final = 1_024
 _NO_USERS: Final = np.zeros(0, dtype=np.int32)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from schemas.learner import Arrays
 from schemas.runs import Int32
 
-from .state import grown, taken
+from .growth import grown
+from .state import taken
 
 Bools = NDArray[np.bool_]
 UInt8 = NDArray[np.uint8]

@@ -30,8 +30,9 @@ from schemas.errors import StateError
 from schemas.learner import Arrays
 from schemas.runs import Float32, Int32, Int64
 
+from .growth import grown
 from .nearest import Ranked, best_items
-from .state import grown, taken
+from .state import taken
 
 HEAD: Final = 8_192
 HASTY_HEAD: Final = 2_048

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32
 
-from .state import digest_arrays, grown, taken
+from .growth import grown
+from .state import digest_arrays, taken
 from .transition_kernels import Bools, best_of, find
 
 _FIRST_ITEMS: Final = 1_024

@@ -25,7 +25,8 @@ from schemas.errors import StateError
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Float64, Int32, Int64
 
-from .state import digest_arrays, grown, taken
+from .growth import grown
+from .state import digest_arrays, taken
 from .transition_kernels import Bools, decay_exponent, reference_of
 
 _FIRST_ITEMS: Final = 1_024

@@ -44,6 +44,7 @@ from .attribution import (
     no_exposures,
     room_for,
 )
+from .growth import grown
 from .history_attention_kernels import Attentions
 from .impression_memory import Memory, no_memory
 from .impressions import Impressions
@@ -51,7 +52,7 @@ from .like_filter import LIKE_KEYS, LikeFilter, learn_told, like_logits, like_ro
 from .logistic_filter import sigmoid_of
 from .probability import Probability, ProbabilityOptions
 from .probability_inputs import CATEGORIES, keys_among
-from .state import grown, taken
+from .state import taken
 from .target_statistics import N_TARGETS
 
 __all__ = ["COMPLETE_WEIGHT", "LONG_WEIGHT", "ItemProbability", "Scores"]

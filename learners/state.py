@@ -91,19 +91,6 @@ def unpack_strings(buffer: UInt8, ends: Int64) -> list[str]:
     return strings
 
 
-def grown(array: NDArray[_S], n: int, fill: float = 0) -> NDArray[_S]:
-    """`array` with at least `n` rows: itself, or a copy of twice its rows filled with `fill`.
-
-    New rows of zeros are not touched, so they cost address space only until they are written.
-    """
-    if n <= len(array):
-        return array
-    shape = (max(n, 2 * len(array)), *array.shape[1:])
-    larger = np.zeros(shape, dtype=array.dtype) if fill == 0 else np.full(shape, fill, dtype=array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
 def copied(
     array: NDArray[_S], name: str, buffers: MutableMapping[str, NDArray[np.generic]] | None
 ) -> NDArray[_S]:

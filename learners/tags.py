@@ -33,7 +33,8 @@ from schemas.interning import Interner
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Float64, Int32, Int64
 
-from .state import digest_arrays, grown, pack_strings, taken, unpack_strings
+from .growth import grown
+from .state import digest_arrays, pack_strings, taken, unpack_strings
 from .tag_kernels import ItemTags, learn_tags, next_tags, score_tags
 
 GAMMA: Final = 0.7

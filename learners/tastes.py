@@ -42,7 +42,8 @@ from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.records import SURFACES
 from schemas.runs import Float32, Int32
 
-from .state import check_finite, digest_arrays, grown, taken
+from .growth import grown
+from .state import check_finite, digest_arrays, taken
 from .taste_kernels import (
     FIRST_AUTHOR,
     KEYS,

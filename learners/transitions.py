@@ -37,8 +37,9 @@ from schemas.fork_join import ALONE, ForkJoin
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.runs import Float32, Int32, Int64
 
+from .growth import grown
 from .markov import FirstOrderMarkov
-from .state import copied, digest_arrays, grown, taken
+from .state import copied, digest_arrays, taken
 from .transition_kernels import (
     BLOCK,
     CHANNELS,

@@ -23,7 +23,8 @@ from schemas.runs import Float32, Int32, Int64
 
 from .adagrad import RowTable
 from .embedding_options import Optimizer
-from .state import grown, taken
+from .growth import grown
+from .state import taken
 
 
 class UserState(NamedTuple):

@@ -31,10 +31,11 @@ from schemas.runs import EventBatch, Int8, Int32, Int64
 from schemas.texts import Texts
 
 from .dedup import Dedup
+from .growth import grown
 from .household import NO_TIME, arrange_rows, quarters_of
 from .last_event_ids import LastEventIds
 from .signals import DEFAULT_SIGNALS, IMPRESSION, SignalTable, interest_weights
-from .state import copied, digest_arrays, digest_of, digest_texts, grown, id_hashes, taken
+from .state import copied, digest_arrays, digest_of, digest_texts, id_hashes, taken
 from .user_kernels import (
     ALREADY_APPLIED,
     APPLIED,

@@ -9,7 +9,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from learners.state import grown, taken
+from learners.growth import grown
+from learners.state import taken
 from schemas.errors import ContractError, StateError
 from schemas.interning import Interner
 from schemas.learner import Arrays

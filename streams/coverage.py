@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from learners.blend_kernels import Bools
-from learners.state import grown
+from learners.growth import grown
 from schemas.runs import Float64, Int32
 
 

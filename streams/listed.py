@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.state import copied, grown, taken
+from learners.growth import grown
+from learners.state import copied, taken
 from schemas.compiled import kernel
 from schemas.runs import Int8, Int32
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec import Struct, field
 
+from learners.growth import grown
 from learners.signals import signal_table
-from learners.state import grown
 from learners.user_state import PartitionState
 from schemas.errors import StateError
 from schemas.learner import Arrays

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from learners.state import grown
+from learners.growth import grown
 from schemas.runs import Float64, Int32
 
 OVERDUE_S: Final = 30.0

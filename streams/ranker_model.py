@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learners.state import grown
+from learners.growth import grown
 from schemas.content import ItemContent, ItemTags
 from schemas.interning import Interner
 from schemas.learner import Contexts

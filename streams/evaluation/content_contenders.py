@@ -16,9 +16,9 @@ from learners.contenders import ScoringContender
 from learners.content_evidence import NEW, ContentEvidence
 from learners.content_fusion import ContentFusion
 from learners.content_items import ContentItems
+from learners.growth import grown
 from learners.mixture import INITIAL_CONTENT, Mixture
 from learners.prequential import Asked
-from learners.state import grown
 from schemas.learner import Interactions
 from schemas.runs import Float32, Int32, Int64
 from schemas.settings import LearnerSettings
