@@ -10,7 +10,7 @@ The protocol of one batch of input, with what an abort between two steps leaves:
 3. Decode, dead-letter, fold user state, predict and score, learn.
    Viewers who turn away from their lists are a reason to adapt (`streams.drift_watch`): an entry of
    its own, since lists are not made again when the log is folded again.
-4. At the tick: rank and encode, wait until the journal is durable up to the sequence, send.
+4. At the tick: rank and encode; send as soon as the journal is durable up to the sequence.
 5. Every few seconds: copy state and positions as one *cut*; once the broker has every dead letter
    of it, write it as a checkpoint (another thread); then its positions may be committed.
 
@@ -68,8 +68,8 @@ class Keeper(Protocol):
     def append(self, entry: JournalEntry) -> None:
         """Note a batch in the journal; must not wait for the disk."""
 
-    def wait_durable(self, sequence: int) -> None:
-        """Return when the journal is durable up to `sequence`; raises when it never will be."""
+    def wait_durable(self, sequence: int, timeout_s: float | None = None) -> bool:
+        """Whether the journal is durable up to `sequence`, in time; raises when it never will be."""
 
     def wants_cut(self) -> bool:
         """Whether it is time for a checkpoint, and there is someone to write it."""
@@ -361,14 +361,14 @@ class WorkerCore:
                 BACKLOG_SHARE if self.model.ranker.hasty else MOST_SHARE,
             )
             self.publisher.retract()
-            with self.metrics.stage("deliver"):
-                self._sink.poll()
-            while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:
+            self.deliver()
+            while (
+                due := bool(self.publisher.publish_chunk(self.sequence))
+            ) and time.perf_counter() < until_s:
                 pass
-            self._share.end(began_s, time.perf_counter())
+            more = self._share.end(began_s, time.perf_counter(), due=due)
         self._applied_s = 0.0
-        with self.metrics.stage("deliver"):
-            self._sink.poll()
+        self.deliver()
         if self.syncs is not None:
             self.syncs.sync(self.sequence, self.held.positions(), self.held.counts().applied)
         self._advance_checkpoint()
@@ -378,6 +378,7 @@ class WorkerCore:
         if self.held.caught_up and self._tells:
             while self.publisher.publish_chunk(self.sequence, interval_ms=0):
                 pass
+        self.publisher.send_waiting(timeout_s=None)
         left = self._sink.flush(10.0)
         if left:
             raise UnavailableError(f"{left} messages were not delivered at shutdown; they will be made again")
@@ -402,9 +403,14 @@ class WorkerCore:
         """What may be committed: positions of the newest durable checkpoint."""
         return {} if self._keeper is None else self._keeper.positions()
 
-    def _before_send(self) -> None:
-        if self._keeper is not None:
-            self._keeper.wait_durable(self.sequence)
+    def deliver(self) -> None:
+        """Send lists that have become durable, and hear what the broker has acknowledged."""
+        self.publisher.send_waiting()
+        with self.metrics.stage("deliver"):
+            self._sink.poll()
+
+    def _before_send(self, sequence: int, timeout_s: float | None) -> bool:
+        return self._keeper is None or self._keeper.wait_durable(sequence, timeout_s)
 
     def _advance_checkpoint(self) -> None:
         keeper = self._keeper

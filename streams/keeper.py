@@ -90,8 +90,8 @@ class Keeper:
         self._noted = entry.sequence
         self.tenure.journal.append(entry)
 
-    def wait_durable(self, sequence: int) -> None:
-        """Return when the journal is durable up to `sequence` and we are still its writer.
+    def wait_durable(self, sequence: int, timeout_s: float | None = None) -> bool:
+        """Whether the journal is durable up to `sequence` in time, and we are still its writer.
 
         Raises
         ------
@@ -100,9 +100,11 @@ class Keeper:
         StoreError
             The journal cannot be written.
         """
-        self.tenure.journal.wait_durable(sequence)
+        if not self.tenure.journal.wait_durable(sequence, timeout_s):
+            return False
         if self._monotonic() - self._looked_s > UNWATCHED_S:
             self._look()
+        return True
 
     def wants_cut(self) -> bool:
         """Whether the interval has passed, something was learned, and the writer is free."""

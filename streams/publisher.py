@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +34,12 @@ from .ways import Makes, make_lists, ways_of
 CHUNK = 512
 """Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time."""
 
+
+PATIENCE_S = 0.005
+"""How long a chunk waits at most for what it derives from to become durable, before it waits aside."""
+
+MOST_WAITING = 64
+"""Chunks that wait aside; beyond, publishing waits for the disk."""
 
 RETRACT_EVERY_MS = 200
 """Pace at which lists with items that have ended are looked for."""
@@ -99,6 +106,16 @@ class _Due(Struct, frozen=True):
     told: Told
 
 
+class _Unsent(Struct, frozen=True):
+    """Lists of a chunk that wait until they may be sent."""
+
+    sequence: int
+    parts: list[tuple[int, int]]  # partition, number of lists
+    keys: Sequence[bytes]
+    values: Sequence[bytes]
+    delivered: Callable[[int, int], None]
+
+
 class Publisher:
     """Publishes for all partitions of one worker, in the way that `choice` says where there are several.
 
@@ -111,9 +128,10 @@ class Publisher:
         Published with the model's name.
     stale : bool
         Whether the model is older than it should be: users with a history are told so.
-    before_send : Callable[[], None] or None
-        Called before every batch given to the sink: what the lists derive from may have to be
-        durable first.
+    before_send : Callable[[int, float or None], bool] or None
+        Asked before a batch of lists made at an apply sequence is given to the sink, and may take
+        some seconds, None any time, to answer: what they derive from may have to be durable first. After a no
+        the batch waits, and those behind it: a disk that is slow for once holds up nobody else's lists.
     """
 
     def __init__(
@@ -142,7 +160,8 @@ class Publisher:
         self.follow(model)
         self.epoch = 0
         self.stale = False
-        self.before_send: Callable[[], None] | None = None
+        self.before_send: Callable[[int, float | None], bool] | None = None
+        self._waiting: deque[_Unsent] = deque()
         self.latencies = Reservoir()
         self.latencies_held = Reservoir()
         self.n_snapshots = 0
@@ -306,14 +325,24 @@ class Publisher:
                 d.part.outbox.acknowledge(d.number)
             self._count([d.told for d in due])
 
-        if self.before_send is not None:
-            self.before_send()
-        with self._metrics.stage("produce"):
-            # The recommendations of a user have the partition of their behaviour.
-            end = 0
-            for d in due:
-                start, end = end, end + len(d.told.users)
-                self._sink.send(self._topic, keys[start:end], values[start:end], delivered, partition=d.index)
+        # The recommendations of a user have the partition of their behaviour.
+        parts = [(d.index, len(d.told.users)) for d in due]
+        self._waiting.append(_Unsent(sequence, parts, keys, values, delivered))
+        self.send_waiting(PATIENCE_S if len(self._waiting) < MOST_WAITING else None)
+
+    def send_waiting(self, timeout_s: float | None = 0.0) -> None:
+        """Send the lists whose turn it is, in the order in which they were made; see `before_send`."""
+        while self._waiting:
+            unsent = self._waiting[0]
+            if self.before_send is not None and not self.before_send(unsent.sequence, timeout_s):
+                return
+            self._waiting.popleft()
+            with self._metrics.stage("produce"):
+                end = 0
+                for index, n in unsent.parts:
+                    start, end = end, end + n
+                    keys, values = unsent.keys[start:end], unsent.values[start:end]
+                    self._sink.send(self._topic, keys, values, unsent.delivered, partition=index)
 
     def _explore(
         self,

@@ -350,6 +350,7 @@ class RankerCore:
         if self._model_ready:
             while self._publish(interval_ms=0):
                 pass
+            self.publisher.send_waiting(timeout_s=None)
         left = self._sink.flush(10.0)
         if left:
             raise UnavailableError(f"{left} messages were not delivered at shutdown; they will be made again")

@@ -45,5 +45,5 @@ class Units(Protocol):
     def positions(self) -> dict[int, int]:
         """Position of the newest durable checkpoint of each partition."""
 
-    def before_send(self) -> None:
-        """Raise when another process has taken a partition."""
+    def before_send(self, sequence: int, timeout_s: float | None) -> bool:
+        """Raise when another process has taken a partition; True otherwise."""

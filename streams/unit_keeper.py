@@ -151,8 +151,8 @@ class UnitKeeper:
         """Position of the newest durable checkpoint of each partition that has one."""
         return {p: unit.written for p, unit in list(self._units.items()) if unit.written >= 0}
 
-    def before_send(self) -> None:
-        """Look at the fence when nobody looked for a while.
+    def before_send(self, sequence: int, timeout_s: float | None) -> bool:
+        """Look at the fence when nobody looked for a while; nothing has to be durable first.
 
         Raises
         ------
@@ -161,6 +161,7 @@ class UnitKeeper:
         """
         if self._monotonic() - self._looked_s > UNWATCHED_S:
             self._look()
+        return True
 
     def close(self) -> bool:
         """Write what was handed over and end; False when that took too long."""

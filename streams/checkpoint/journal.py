@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -81,8 +82,8 @@ class JournalWriter:
                 self._thread.start()
             self._more.notify()
 
-    def wait_durable(self, sequence: int) -> None:
-        """Return when everything appended so far up to `sequence` is durable.
+    def wait_durable(self, sequence: int, timeout_s: float | None = None) -> bool:
+        """Whether everything appended so far up to `sequence` is durable, within `timeout_s` if given.
 
         Raises
         ------
@@ -90,15 +91,20 @@ class JournalWriter:
             It never will be, or nobody knows.
         """
         if self._durable >= sequence:
-            return
+            return True
         if not self._store.blocking:
             self._commit_here()
-            return
+            return True
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._done:
             target = min(sequence, self._appended)
             while self._durable < target:
                 self._check()
-                self._done.wait()
+                left_s = None if deadline_s is None else deadline_s - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    return False
+                self._done.wait(left_s)
+        return True
 
     def close(self) -> None:
         """Write what is pending, end the thread; errors stay for `wait_durable` to tell."""

@@ -48,7 +48,12 @@ def last_plus_one(patch: pytest.MonkeyPatch) -> None:
 
 def journal_not_synced(patch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the disk; the fence is looked at all the same."""
-    patch.setattr(Keeper, "wait_durable", lambda self, sequence: self.tenure.check())
+
+    def at_once(self: Keeper, _sequence: int, _timeout_s: float | None = None) -> bool:
+        self.tenure.check()
+        return True
+
+    patch.setattr(Keeper, "wait_durable", at_once)
 
 
 def straddling_batch_not_cut(patch: pytest.MonkeyPatch) -> None:

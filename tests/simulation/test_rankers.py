@@ -190,8 +190,8 @@ class Units:
     def positions(self) -> dict[int, int]:
         return self.stored
 
-    def before_send(self) -> None:
-        pass
+    def before_send(self, sequence: int, timeout_s: float | None) -> bool:
+        return True
 
 
 class Ranker:

@@ -78,7 +78,8 @@ class Journalled:
     def append(self, entry: JournalEntry) -> None:
         self.entries.append((entry, []))
 
-    def wait_durable(self, sequence: int) -> None: ...
+    def wait_durable(self, sequence: int, timeout_s: float | None = None) -> bool:
+        return True
 
     def wants_cut(self) -> bool:
         return False

@@ -124,19 +124,42 @@ def test_epoch_sequence_and_fallbacks_are_those_of_the_model() -> None:
 
 def test_nothing_is_sent_before_what_it_derives_from_is_durable() -> None:
     world = World()
-    world.publisher.before_send = lambda: world.sink.calls.append("durable")
+    durable = [0]
+
+    def asked(sequence: int, _timeout_s: float | None) -> bool:
+        world.sink.calls.append(f"durable {sequence}?")
+        return durable[0] >= sequence
+
+    world.publisher.before_send = asked
     world.hear("alice", "v1")
     world.publisher.publish_chunk(1)
-    assert world.sink.calls == ["durable", "send"]
+    assert world.sink.calls == ["durable 1?"]
+    world.hear("bob", "v1")
+    world.publisher.publish_chunk(2)
+    durable[0] = 1
+    world.publisher.send_waiting()
+    assert world.sink.calls[1:] == ["durable 1?", "durable 1?", "send", "durable 2?"]
+    assert set(world.owed()) == {"alice", "bob"}
+    durable[0] = 2
+    world.publisher.send_waiting()
+    world.sink.poll()
+    assert [found["user_id"] for found in world.sink.snapshots] == ["alice", "bob"]
+    assert not world.owed()
 
-    def failing() -> None:
+
+def test_what_will_never_be_durable_is_never_sent() -> None:
+    world = World()
+    world.hear("alice", "v1")
+    world.publisher.publish_chunk(1)
+
+    def failing(_sequence: int, _timeout_s: float | None) -> bool:
         raise OSError("the disk is full")
 
     world.publisher.before_send = failing
     world.hear("bob", "v1")
     with pytest.raises(OSError, match="full"):
         world.publisher.publish_chunk(2)
-    assert world.sink.calls == ["durable", "send"]
+    assert world.sink.calls == ["send"]
     assert set(world.owed()) == {"alice", "bob"}
 
 

@@ -140,7 +140,7 @@ def test_an_owner_that_does_not_yield_is_fenced(start: Callable[[int], Process])
     with pytest.raises(OwnedError):
         other.keeper.claim(PARTITION, cancelled)
     one.now_s += 10
-    one.keeper.before_send()
+    one.keeper.before_send(0, None)
     other.step_s = 10.0  # waited for too long
     other.keeper.hold(PARTITION, other.keeper.claim(PARTITION, threading.Event()), 7)
     one.fold(2)
@@ -148,7 +148,7 @@ def test_an_owner_that_does_not_yield_is_fenced(start: Callable[[int], Process])
     one.drain()
     assert [type(error) for error in one.errors] == [FencedError]
     with pytest.raises(FencedError):
-        one.keeper.before_send()  # it drains, and tells nothing
+        one.keeper.before_send(0, None)  # it drains, and tells nothing
     one.keeper.release(PARTITION, one.capture())
     one.drain()
     assert len(one.errors) == 1  # what it let go may be another's
@@ -157,12 +157,12 @@ def test_an_owner_that_does_not_yield_is_fenced(start: Callable[[int], Process])
 def test_a_process_that_was_stopped_looks_before_it_tells(start: Callable[[int], Process]) -> None:
     one, other = start(1), start(2)
     one.take()
-    one.keeper.before_send()
+    one.keeper.before_send(0, None)
     other.step_s = 10.0  # waited for too long
     other.keeper.claim(PARTITION, threading.Event())
     one.now_s += 10
     with pytest.raises(FencedError):
-        one.keeper.before_send()
+        one.keeper.before_send(0, None)
 
 
 def test_a_store_that_fails_costs_nothing_but_time(
