@@ -362,11 +362,9 @@ class WorkerCore:
             )
             self.publisher.retract()
             self.deliver()
-            while (
-                due := bool(self.publisher.publish_chunk(self.sequence))
-            ) and time.perf_counter() < until_s:
+            while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:
                 pass
-            more = self._share.end(began_s, time.perf_counter(), due=due)
+            self._share.end(began_s, time.perf_counter())
         self._applied_s = 0.0
         self.deliver()
         if self.syncs is not None:

@@ -143,6 +143,7 @@ def test_nothing_is_sent_before_what_it_derives_from_is_durable() -> None:
     durable[0] = 2
     world.publisher.send_waiting()
     world.sink.poll()
+    world.sink.poll()
     assert [found["user_id"] for found in world.sink.snapshots] == ["alice", "bob"]
     assert not world.owed()
 
