@@ -54,6 +54,8 @@ N_LAST_SPARSE: Final = 4
 
 NEIGHBOURS: Final = 100
 LEAST_SHARED: Final = 512
+SLACK: Final = 4
+"""Scratch memory by item has a quarter more than there are: rows grow a few per cent at a time."""
 """Users from which on two threads rank: full chunks, which come when there is much to do."""
 
 HALF_MOVES: Final = 0.05
@@ -338,9 +340,8 @@ class Ranker(ItemLists):
         n_candidates = n_places + history.shape[1] + popular.items.shape[1] + self._list_size + 1
         works = self._works
         if not works or len(works[0].slot) < n_items or len(works[0].ids) < n_candidates:
-            # Rows grow by doubling, and so does this.
             works[:] = [
-                make_work(n_items, n_candidates, self._list_size + 1, n_places)
+                make_work(n_items + n_items // SLACK, n_candidates, self._list_size + 1, n_places)
                 for _ in range(self._fork_join.n)
             ]
         return works[0]

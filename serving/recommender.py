@@ -24,7 +24,7 @@ from learners.tastes import no_tastes
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
 
-from .ranking import N_LAST, ItemLists, Ranked
+from .ranking import N_LAST, SLACK, ItemLists, Ranked
 
 if TYPE_CHECKING:
     from learners.content_evidence import ContentEvidence
@@ -317,9 +317,13 @@ class Recommender(ItemLists):
         n_candidates = 13 * N_EACH + N_PROPOSED + history.shape[1] + 4 * self._list_size + 64
         room = self._room
         if room is None or len(room.slot) < n_items or len(room.nearby) < n_near:
-            # Rows grow by doubling, and so does this.
             room = self._room = _make_room(
-                n_items, N_LAST * moves.nbr.shape[1], n_near, n_candidates, self._list_size, self._n_features
+                n_items + n_items // SLACK,
+                N_LAST * moves.nbr.shape[1],
+                n_near,
+                n_candidates,
+                self._list_size,
+                self._n_features,
             )
         return room
 

@@ -47,6 +47,7 @@ class Catalogue:
         self._put: list[int] = []  # slots that may be unavailable now, and were not a moment ago
         self._looked_ms = -1
         self._live = np.zeros(1024, dtype=np.bool_)
+        self._had_live = False
         self._rooms: Int32 | None = None
 
     def __len__(self) -> int:
@@ -77,6 +78,7 @@ class Catalogue:
         )
         if (item.surface == "live") != bool(self._live[slot]):
             self._live[slot] = item.surface == "live"
+            self._had_live = True
             self._rooms = None
         return slot
 
@@ -108,6 +110,8 @@ class Catalogue:
 
     def is_live(self, items: Int32) -> NDArray[np.bool_]:
         """Which of `items`, any shape, are live rooms, open or not; -1 is none."""
+        if not self._had_live:
+            return np.zeros(items.shape, dtype=np.bool_)
         known = (items >= 0) & (items < len(self._live))
         live: NDArray[np.bool_] = known & self._live[np.where(known, items, 0)]
         return live
@@ -184,6 +188,7 @@ class Catalogue:
         self._any_expiry = bool((expires_ms != NEVER_MS).any())
         self._live = np.zeros(max(n, 1024), dtype=np.bool_)
         self._live[[slot for slot, facts in self._facts.items() if facts.surface == "live"]] = True
+        self._had_live = bool(self._live.any())
         self._rooms = None
 
     def _slot(self, item_id: str) -> int:

@@ -232,6 +232,7 @@ class WorkerCore:
 
     def apply(self, runs: list[RecordRun]) -> None:
         """Learn from what arrived; catalogue first."""
+        self.deliver()  # lists of the tick before need not wait for the next one
         started = time.perf_counter()
         positions = self.held.positions()
         kept = [run for one in runs if (run := _cut_at_position(one, positions)) is not None]

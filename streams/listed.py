@@ -51,7 +51,8 @@ class ListedItems:
         self._widen(items.shape[1])
         self._rows = grown(self._rows, int(users.max()) + 1, -1)
         self._n_slots = max(self._n_slots, int(items.max(initial=-1)) + 1)
-        self._rows[users] = -1
+        if items.shape[1] < self._rows.shape[1]:
+            self._rows[users] = -1
         self._rows[users, : items.shape[1]] = items
         if variants is not None:
             self._variants = grown(self._variants, int(users.max()) + 1, -1)

@@ -78,7 +78,7 @@ class KafkaSink:
     has a producer whose messages answer one by one. Only a fatal error of a producer raises.
     """
 
-    def __init__(self, config: dict[str, Any], *, compression: str = "none", linger_ms: int = 5) -> None:
+    def __init__(self, config: dict[str, Any], *, compression: str = "none", linger_ms: int = 1) -> None:
         self._fatal: KafkaError | None = None
         self._config = config | {
             "enable.idempotence": True,

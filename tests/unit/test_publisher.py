@@ -133,12 +133,13 @@ def test_nothing_is_sent_before_what_it_derives_from_is_durable() -> None:
     world.publisher.before_send = asked
     world.hear("alice", "v1")
     world.publisher.publish_chunk(1)
-    assert world.sink.calls == ["durable 1?"]
     world.hear("bob", "v1")
     world.publisher.publish_chunk(2)
+    assert set(world.sink.calls) == {"durable 1?"}
+    del world.sink.calls[:]
     durable[0] = 1
     world.publisher.send_waiting()
-    assert world.sink.calls[1:] == ["durable 1?", "durable 1?", "send", "durable 2?"]
+    assert world.sink.calls == ["durable 1?", "send", "durable 2?"]
     assert set(world.owed()) == {"alice", "bob"}
     durable[0] = 2
     world.publisher.send_waiting()
@@ -161,7 +162,7 @@ def test_what_will_never_be_durable_is_never_sent() -> None:
     with pytest.raises(OSError, match="full"):
         world.publisher.publish_chunk(2)
     assert world.sink.calls == ["send"]
-    assert set(world.owed()) == {"alice", "bob"}
+    assert set(world.owed()) == {"bob"}
 
 
 def test_owed_until_the_broker_has_it() -> None:
