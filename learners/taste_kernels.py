@@ -29,6 +29,7 @@ N_LIKED: Final = 8
 """A user's best keys, whose pools are looked through for candidates."""
 
 MEAN, VARIANCE = 0, 1
+SCATTER, SPREAD = 0, 1
 
 VARIANCE_LEVEL: Final = np.float32(0.25)
 VARIANCE_ITEM: Final = np.float32(0.25)
@@ -45,6 +46,12 @@ FIRST_AUTHOR: Final = KEYS // 4
 """Keys from here on are authors, those below subjects."""
 
 KEPT: Final = np.float32(0.99)
+FIRST_SPREAD: Final = np.float32(0.25)
+NOISE_MEMORY: Final = np.float32(1.0 / 2_000.0)
+LEAST_NOISE: Final = np.float32(0.25)
+"""How much rewards scatter about the odds, of what taken up or not would: a moving mean over 2 000 views,
+one at the beginning and never below a quarter. What is watched for a part says more than a coin."""
+
 KEPT_OWN: Final = np.float32(0.98)
 """A variance is divided by this before each view (never beyond the prior): older views count for less."""
 
@@ -56,6 +63,7 @@ class Tables(NamedTuple):
     items: Float32  # (N, 2)
     keys: Float32  # (K, 2)
     levels: Float32  # (S + 1, 2) by surface, the last for none
+    noise: Float32  # (S + 1, 2) by surface: scatter of rewards, and what a yes or no would scatter
     user_levels: Float32  # (U, 2)
     own_keys: Int32  # (U, N_HELD) -1 where free
     own: Float32  # (U, N_HELD, 2)
@@ -140,7 +148,11 @@ def learn_view(u: int, item: int, surface: int, reward: np.float32, t: Tables, p
         v += w * w * (shared[VARIANCE] + mine[VARIANCE])
     p = one / (one + np.exp(-m))
     h = max(p * (one - p), np.float32(1e-4))
-    den = one / (v + one / h)
+    noise = t.noise[surface]
+    den = one / (v + max(noise[SCATTER] / noise[SPREAD], LEAST_NOISE) / h)
+    miss = reward - p
+    noise[SCATTER] += NOISE_MEMORY * (miss * miss - h * h * v - noise[SCATTER])
+    noise[SPREAD] += NOISE_MEMORY * (h - noise[SPREAD])
     slope = den * (reward - p) / h
     correct(level, one, slope, den)
     correct(of_item, one, slope, den)

@@ -11,8 +11,13 @@ over the n keys of item b (tags, creator, ...): a level of the surface and of th
 the item, of each key for everybody, and of each key for this user. All effects are independent
 Gaussians around 0 (assumed density filtering), updated once a view, w its factor in the sum::
 
-    h = p (1 - p)        den = 1 / (sum w^2 var + 1 / h)
+    h = p (1 - p)        den = 1 / (sum w^2 var + phi / h)
     mean += w var den (r - p) / h        var -= (w var)^2 den
+
+phi, by surface, is how much rewards scatter about p beside what a yes or no would, found as it goes:
+the mean of ``(r - p)^2 - h^2 sum w^2 var`` over the mean of h (quasi-likelihood). A share watched says
+more than a coin that shows the same odds; with phi = .7, as in the simulator, a view counts for one and a
+half.
 
 Before a view the variances of its effects are divided by .99 (.98 for the user's own), never beyond
 the prior: old views count for less, and old certainty does not stand against a new taste. What the
@@ -26,8 +31,9 @@ and what is then chosen counts as a view of its own: rewards are too low by the 
 References
 ----------
 Graepel et al., Web-scale Bayesian click-through rate prediction for sponsored search advertising in
-Microsoft's Bing search engine, ICML 2010. Chapelle and Li, An empirical evaluation of Thompson
-sampling, NIPS 2011 (independent Gaussian weights, online).
+Microsoft's Bing search engine, ICML 2010. Wedderburn, Quasi-likelihood functions, generalized linear
+models, and the Gauss-Newton method, Biometrika 1974 (phi). Chapelle and Li, An empirical evaluation of
+Thompson sampling, NIPS 2011 (independent Gaussian weights, online).
 """
 
 from __future__ import annotations
@@ -46,6 +52,7 @@ from .growth import grown
 from .state import check_finite, digest_arrays, taken
 from .taste_kernels import (
     FIRST_AUTHOR,
+    FIRST_SPREAD,
     KEYS,
     MEAN,
     N_HELD,
@@ -181,9 +188,8 @@ class Tastes:
         """
         found = {name: taken(arrays, name, like) for name, like in self._arrays().items()}
         check_finite(found, "tastes")
-        fixed = all(
-            len(found[name]) == len(getattr(self._tables, name)) for name in ("keys", "levels", "pools")
-        )
+        whole = ("keys", "levels", "noise", "pools")
+        fixed = all(len(found[name]) == len(getattr(self._tables, name)) for name in whole)
         n_items = {len(found[name]) for name in ("item_keys", "items", "dirty_items")}
         n_users = {len(found[name]) for name in found if name.startswith(("user", "own", "view_"))}
         n_users.add(len(found["dirty_users"]))
@@ -208,6 +214,7 @@ class Tastes:
             "items": t.items[:n],
             "keys": t.keys,
             "levels": t.levels,
+            "noise": t.noise,
             "user_levels": t.user_levels[:u],
             "own_keys": t.own_keys[:u],
             "own": t.own[:u],
@@ -250,6 +257,7 @@ def no_tastes() -> Tables:
         items=np.zeros((0, 2), dtype=np.float32),
         keys=_prior(0, VARIANCE_KEY),
         levels=_prior(len(SURFACES) + 1, VARIANCE_LEVEL),
+        noise=np.full((len(SURFACES) + 1, 2), FIRST_SPREAD, dtype=np.float32),
         user_levels=np.zeros((0, 2), dtype=np.float32),
         own_keys=np.full((0, N_HELD), -1, dtype=np.int32),
         own=np.zeros((0, N_HELD, 2), dtype=np.float32),

@@ -89,11 +89,15 @@ def test_a_view_moves_every_effect_as_the_equations_say() -> None:
     ).astype(float)
     kept = np.array([KEPT, KEPT, KEPT_OWN, *[KEPT, KEPT_OWN] * 3]).astype(float)
     mean, variance = np.zeros(9), prior.copy()
+    scatter = spread = 0.25
     for reward in rewards:
         variance = np.minimum(variance / kept, prior)
         p = 1 / (1 + np.exp(-(factors @ mean)))
         h = p * (1 - p)
-        den = 1 / (factors**2 @ variance + 1 / h)
+        v, phi = float(factors**2 @ variance), scatter / spread
+        den = 1 / (v + phi / h)
+        scatter += (float(reward - p) ** 2 - float(h) ** 2 * v - scatter) / 2_000
+        spread += (float(h) - spread) / 2_000
         mean += factors * variance * den * (reward - p) / h
         variance -= (factors * variance) ** 2 * den
     view_of = tastes.view()
@@ -108,6 +112,21 @@ def test_a_view_moves_every_effect_as_the_equations_say() -> None:
     np.testing.assert_allclose(tastes.predict(asked(0), items_of(0))[0, 0], expected, rtol=1e-5)
     of_others = factors[[1, 3, 5, 7]] @ mean[[1, 3, 5, 7]]
     np.testing.assert_allclose(tastes.predict(asked(5), items_of(0))[0, 0], of_others, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("shares", "low", "high"), [(False, 0.85, 1.15), (True, 0.25, 0.45)])
+def test_how_much_a_reward_says_is_found(shares: bool, low: float, high: float) -> None:
+    """A yes or no scatters as a coin does; shares about the odds scatter less, and count for more."""
+    rng = np.random.default_rng(3)
+    tastes = Tastes()
+    odds = rng.uniform(0.2, 0.8, 40)
+    rows = []
+    for item in rng.integers(0, 40, 12_000).tolist():
+        p = odds[item]
+        rows += view(0, item, float(rng.beta(2 * p, 2 * (1 - p)) if shares else rng.random() < p))
+    tastes.learn_many(acts(rows))
+    scatter, spread = tastes.view().noise[SHORT]
+    assert low < scatter / spread < high
 
 
 @pytest.mark.parametrize(
