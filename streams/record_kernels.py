@@ -16,6 +16,11 @@ OFFSET, TIMESTAMP, KEY_START, KEY_END, VALUE_START, VALUE_END, RECORD_END = rang
 """Rows of what `read_records` writes; a null's start and end are -1."""
 
 N_ROWS: Final = 7
+
+AT, END, N_RECORDS, BASE_OFFSET, BASE_MS, APPEND_MS, FIRST = range(7)
+"""Columns of what `read_batches` is given of a batch; see `read_records`."""
+
+N_FACTS: Final = 7
 MALFORMED: Final = -1
 
 
@@ -88,32 +93,63 @@ def _varint(data: UInt8, at: int, end: int) -> tuple[int, int]:
 
 
 @kernel
-def read_records(
-    data: UInt8, at: int, base_offset: int, base_ms: int, append_ms: int, first: int, out: Int64
-) -> int:
-    """Read the records of one batch into columns.
+def checksums(data: UInt8, spans: Int64, out: Int64) -> None:
+    """CRC-32C of ``data[spans[i, 0]:spans[i, 1]]`` into ``out[i]``."""
+    for i in range(len(spans)):
+        out[i] = crc32c(data, spans[i, 0], spans[i, 1])
+
+
+@kernel
+def read_batches(data: UInt8, facts: Int64, out: Int64, found: Int64) -> None:
+    """Read the records of batches, one behind the other, into columns; ends at the first malformed one.
 
     Parameters
     ----------
     data : UInt8
-        Holds the records from `at` to its end, uncompressed.
-    base_offset, base_ms : int
-        What the batch's deltas are added to.
-    append_ms : int
-        The broker's time for all of them, or -1 where each has the producer's.
-    first : int
-        Records of lower offsets are left out.
+        Their records, uncompressed.
+    facts : Int64
+        (B, 7) by batch: `AT` to `FIRST`.
     out : Int64
-        (7, N) for a batch of N records; its rows are `OFFSET` to `RECORD_END`.
+        (7, N) for N records at most; its rows are `OFFSET` to `RECORD_END`.
+    found : Int64
+        (B,) records written of each batch, or `MALFORMED`.
+    """
+    n = 0
+    for i in range(len(facts)):
+        found[i] = read_records(data, facts[i], out, n)
+        if found[i] == MALFORMED:
+            return
+        n += found[i]
+
+
+@kernel
+def read_records(data: UInt8, facts: Int64, out: Int64, column: int) -> int:
+    """Read the records of one batch into columns from `column` on.
+
+    Parameters
+    ----------
+    data : UInt8
+        Holds the records from `AT` to `END`, uncompressed.
+    facts : Int64
+        (7,): also how many there are; what their deltas are added to; the broker's time for all of them,
+        or -1 where each has the producer's; and below which offset records are left out.
+    out : Int64
+        (7, N) with a column for each record; its rows are `OFFSET` to `RECORD_END`.
 
     Returns
     -------
     int
-        Records written, or `MALFORMED`: unless all N are whole and end where `data` ends.
+        Records written, or `MALFORMED`: unless all are whole and end at `END`.
     """
-    n = 0
-    size = len(data)
-    for _ in range(out.shape[1]):
+    at, size = facts[AT], facts[END]
+    base_offset, base_ms, append_ms, first = (
+        facts[BASE_OFFSET],
+        facts[BASE_MS],
+        facts[APPEND_MS],
+        facts[FIRST],
+    )
+    n = column
+    for _ in range(facts[N_RECORDS]):
         length, at = _varint(data, at, size)
         if at < 0 or length < 0 or length > size - at:
             return MALFORMED
@@ -153,7 +189,7 @@ def read_records(
             out[VALUE_END, n] = value_end
             out[RECORD_END, n] = end
             n += 1
-    return n if at == size else MALFORMED
+    return n - column if at == size else MALFORMED
 
 
 @kernel

@@ -20,7 +20,7 @@ from schemas.settings import Settings
 
 from .context import collect_rarely
 from .device import use_half_the_cores
-from .record_batches import compile_reader
+from .record_opening import compile_reader
 from .warm_up import warm_up
 
 log = structlog.get_logger(__name__)

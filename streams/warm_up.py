@@ -21,7 +21,7 @@ from schemas.settings import Settings
 from serving.metrics import WorkerMetrics
 
 from .core import WorkerCore
-from .record_batches import compile_reader
+from .record_opening import compile_reader
 from .sinks import Delivered, Headers
 
 N_USERS = 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.payloads import Payloads
+from streams import record_opening
 from streams.record_batches import BatchReader, Records
 from streams.record_kernels import crc32c
 from tests.message_sets import APPEND_MS, BASE_MS, CODECS, Batch, aborted, encode, message_set
@@ -24,6 +26,16 @@ Row = tuple[int, int, bytes | None, bytes | None]
 
 headers = st.tuples(st.sampled_from(["", "h", "\u00fc"]), st.none() | st.binary(max_size=5))
 payloads = st.none() | st.binary(max_size=40) | st.binary(min_size=100, max_size=300)
+
+
+@pytest.fixture(scope="module", autouse=True, params=[None, (1, 1, 1), (3, 1 << 16, 100), (64, 200, 1 << 20)])
+def _together(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How many batches, bytes, and bytes uncompressed are opened together makes no difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        names = ("MOST_TOGETHER", "MOST_BYTES_TOGETHER", "MOST_DATA_TOGETHER")
+        for name, most in zip(names, request.param or (), strict=request.param is not None):
+            patch.setattr(record_opening, name, most)
+        yield
 
 
 @st.composite
