@@ -45,6 +45,7 @@ class RunTaker:
         self.sets = MessageSets(lambda topic: topic in self.batches)
         self.rest_until = 0.0
         self._on_lost = on_lost
+        self._started: dict[TP, int] = {}  # epoch of the assignment in which it was set
         self._expected: dict[TP, int] = {}
         self._reached: dict[TP, int] = {}  # what the next run follows on
 
@@ -53,16 +54,19 @@ class RunTaker:
         self.batches = batches
         self.sets.forget()
 
-    def expect(self, tp: TP, offset: int, lost: int = 0) -> None:
-        """Note that a partition was set to `offset`; retention deleted the `lost` ones before it."""
+    def expect(self, tp: TP, offset: int, lost: int, epoch: int) -> None:
+        """Note that a partition was set to `offset` in `epoch`; retention deleted `lost` before it."""
+        self._started[tp] = epoch
         self._expected[tp] = offset
         self._reached[tp] = offset - lost
 
-    def take(self, fetcher: Any, active: set[TP], max_records: int | None) -> dict[TP, list[Any]]:
+    def take(self, fetcher: Any, active: set[TP], max_records: int | None, epoch: int) -> dict[TP, list[Any]]:
         """Take from the active partitions: a run of each batch topic with room, records of others.
 
-        At most `max_records` of the others. An error that aiokafka fetched is raised, before
-        anything is taken.
+        A partition of a batch topic gives nothing before it was set in this `epoch`: where one rebalance
+        overtakes another, Faust lets things flow on behalf of the earlier one, and what is then fetched
+        begins where the group has committed. At most `max_records` of the others. An error that aiokafka
+        fetched is raised, before anything is taken.
         """
         taken: dict[TP, list[Any]] = {}
         runs: dict[TP, RecordRun] = {}
@@ -86,6 +90,8 @@ class RunTaker:
                         max_records -= len(records)
                     if records:
                         taken[tp] = records
+            elif self._started.get(tp) != epoch:
+                continue
             elif room[tp.topic] > 0:
                 run = self._take_run(tp, result, batch)
                 if run is not None:

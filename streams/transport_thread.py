@@ -166,7 +166,7 @@ class RunThread(AIOKafkaConsumerThread):
                 if (rest_s := self._taker.rest_until - monotonic()) > 0:
                     await asyncio.sleep(rest_s)
                     continue
-                taken.update(self._taker.take(fetcher, active_partitions, max_records))
+                taken.update(self._taker.take(fetcher, active_partitions, max_records, taken.epoch))
                 left_s = deadline - monotonic()
                 if taken or left_s <= 0:
                     return taken
@@ -210,7 +210,8 @@ class RunThread(AIOKafkaConsumerThread):
         async def seek() -> dict[TP, PartitionStart]:
             starts = await start(self._ensure_consumer(), wanted, still_wanted=lambda: self.epoch == epoch)
             for tp, begun in starts.items():
-                self._taker.expect(tp, begun.start, begun.lost)
+                self._taker.expect(tp, begun.start, begun.lost, epoch)
+            self._wake()  # something may have been fetched already
             return starts
 
         return await self.run_in_thread(seek())

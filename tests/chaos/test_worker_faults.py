@@ -27,6 +27,7 @@ OUTAGE_S = 60.0 if LONG else 6.0
 BUSY_S = 30.0 if LONG else 12.0
 """Longer than the session of the group (10 s)."""
 
+N_TOPICS = 2  # behaviour and catalogue: the partitions of each start by themselves
 FLOWING_AFTER_KILL_S = 5.0
 FLOWING_AFTER_BROKER_S = 10.0
 DRAINED_S = 30.0
@@ -123,7 +124,10 @@ def test_a_busy_learner_loses_no_partition(broker: LocalBroker, tmp_path: Path) 
         worker = life(kafka, tmp_path, faults=faults)
         stack.callback(worker.child.stop)
         flowing(worker)
-        n_assigned = log_of(worker).count("partitions_assigned")
+        deadline = time.monotonic() + TIMEOUT_S
+        while log_of(worker).count("partitions_assigned") < N_TOPICS:
+            assert time.monotonic() < deadline, log_of(worker)
+            time.sleep(0.1)
         faults.arm("learn")
         until_reached(worker, faults, "learn")
         time.sleep(BUSY_S)
@@ -132,7 +136,7 @@ def test_a_busy_learner_loses_no_partition(broker: LocalBroker, tmp_path: Path) 
         flowing(worker)
         load.finish()
         check_all(worker, kafka, load)
-        assert log_of(worker).count("partitions_assigned") == n_assigned, log_of(worker)
+        assert log_of(worker).count("partitions_assigned") == N_TOPICS, log_of(worker)
 
 
 def test_a_learner_that_hangs_ends_the_process(broker: LocalBroker, tmp_path: Path) -> None:

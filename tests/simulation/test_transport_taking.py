@@ -107,23 +107,39 @@ class World:
         self.flying: list[tuple[int, dict[TP, list[Any]]]] = []
         self.buffer: list[RecordRun] = []
         self.position: dict[TP, int] = {}
+        self.starts: dict[TP, int] = {}
         self.applied = dict.fromkeys(logs, 0)
         self.rows: dict[TP, list[Row]] = {tp: [] for tp in logs}
         self.rebalance(list(logs), 0)
 
-    def rebalance(self, owned: list[TP], behind: int) -> None:
-        """Another assignment, which starts up to `behind` offsets before what is applied."""
+    def rebalance(self, owned: list[TP], behind: int, late: bool = False) -> None:
+        """Another assignment, which starts up to `behind` offsets before what is applied.
+
+        When it is `late`, what aiokafka fetches by itself from where the group has committed flows until
+        `start`: Faust may let it, on behalf of the rebalance before.
+        """
         self.epoch += 1
         self.buffer.clear()
         self.subscriptions.begin_reassignment()
         self.fetcher._records.clear()
         self.subscriptions.assign_from_subscribed({TopicPartition(*tp) for tp in owned})
         self.taker.begin(self.batches)
+        self.starts = {tp: max(0, self.applied[tp] - behind) for tp in owned}
         for tp in owned:
-            start = max(0, self.applied[tp] - behind)
-            self.subscriptions.subscription.assignment.state_value(TopicPartition(*tp)).seek(start)
-            self.taker.expect(tp, start)
+            self.seek(tp, max(0, self.starts[tp] - 2))
+        if not late:
+            self.start()
+
+    def seek(self, tp: TP, position: int) -> None:
+        self.subscriptions.subscription.assignment.state_value(TopicPartition(*tp)).seek(position)
+
+    def start(self) -> None:
+        """Set the partitions of the newest assignment that were not yet."""
+        for tp, start in self.starts.items():
+            self.seek(tp, start)
+            self.taker.expect(tp, start, 0, self.epoch)
             self.position[tp] = start
+        self.starts = {}
 
     def owned(self) -> list[TP]:
         return sorted(TP(*tp) for tp in self.subscriptions.assigned_partitions())
@@ -150,7 +166,8 @@ class World:
 
     def take(self, room: int) -> None:
         self.room = room
-        taken = self.taker.take(self.fetcher, set(self.owned()), 500)
+        taken = self.taker.take(self.fetcher, set(self.owned()), 500, self.epoch)
+        assert not taken.keys() & self.starts.keys(), "nothing is taken before the start"
         assert sum(map(len, taken.values())) <= room
         for tp, (run,) in taken.items():
             assert run.next_offset > self.position[tp] == run.first
@@ -198,7 +215,9 @@ steps = st.one_of(
         st.just("rebalance"),
         st.lists(st.sampled_from(PARTITIONS), unique=True),
         st.sampled_from([0, 0, 3, 9]),
+        st.booleans(),
     ),
+    st.tuples(st.just("start")),
 )
 
 
