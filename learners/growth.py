@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import numpy as np
@@ -83,6 +84,7 @@ def _fresh(shape: tuple[int, ...], dtype: np.dtype[_S]) -> NDArray[_S]:
         )
     except OSError:  # address space is limited here: copies, then
         return np.zeros(shape, dtype=dtype)
-    reserve.madvise(mmap.MADV_HUGEPAGE)
+    with suppress(OSError):  # a kernel without huge pages
+        reserve.madvise(mmap.MADV_HUGEPAGE)
     reserve.rows = shape[0]
     return np.ndarray(shape, dtype=dtype, buffer=reserve)

@@ -46,14 +46,14 @@ FIRST_AUTHOR: Final = KEYS // 4
 """Keys from here on are authors, those below subjects."""
 
 KEPT: Final = np.float32(0.99)
+KEPT_OWN: Final = np.float32(0.98)
+"""A variance is divided by this before each view (never beyond the prior): older views count for less."""
+
 FIRST_SPREAD: Final = np.float32(0.25)
 NOISE_MEMORY: Final = np.float32(1.0 / 2_000.0)
 LEAST_NOISE: Final = np.float32(0.25)
 """How much rewards scatter about the odds, of what taken up or not would: a moving mean over 2 000 views,
 one at the beginning and never below a quarter. What is watched for a part says more than a coin."""
-
-KEPT_OWN: Final = np.float32(0.98)
-"""A variance is divided by this before each view (never beyond the prior): older views count for less."""
 
 
 class Tables(NamedTuple):

@@ -70,7 +70,7 @@ class BatchReader:
     def take(self, max_records: int, max_bytes: int) -> Records:
         """At most so many records, and bytes of keys and values but for one record.
 
-        Cost: 4 microseconds a batch and 0.03 a record, beside decompression and checksum.
+        Cost: 20 microseconds, and under lz4 15 a batch and 0.1 a record, decompression and checksum included.
         """
         parts: list[Batch] = []
         n = n_bytes = 0

@@ -74,6 +74,19 @@ def test_beyond_the_reserve_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (larger[len(array) :] == -1).all()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is reserved on Linux")
+def test_a_kernel_without_huge_pages_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(Reserve):
+        def madvise(self, *_: object) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(growth, "Reserve", Plain)
+    array = grown(np.ones((LARGE, ROW), dtype=np.int32), LARGE + 1, -1)
+    assert isinstance(array.base, Plain)
+    assert (array[:LARGE] == 1).all()
+    assert (array[LARGE:] == -1).all()
+
+
 def test_without_address_space_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> mmap.mmap:
         raise OSError("no more address space")
