@@ -218,3 +218,12 @@ def test_payloads_are_the_list_they_stand_for(values: list[bytes | None]) -> Non
     assert list(ours[1:3]) == values[1:3]
     assert len(ours) == len(values)
     assert ours.buffer.dtype == np.uint8
+
+
+def test_offsets_that_come_again_in_the_next_batch_are_read_once() -> None:
+    """No broker sends them; batches that are opened together must not know less than one by one."""
+    batch = Batch(size=3, kept=[(place, b"k%d" % place, b"v") for place in range(3)])
+    data = encode(batch, 0) + encode(batch, 1)
+    rows, position = by_us(data, 0, [])
+    assert [row[0] for row in rows] == [0, 1, 2, 3]
+    assert (rows, position) == by_aiokafka(data, 0, [])
