@@ -15,19 +15,15 @@ resembles what was watched last, whatever has become of the tastes.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from schemas.compiled import inlined, kernel
-from schemas.records import EVENT_TYPES
 from schemas.runs import Float32, Int8, Int32
 
 from .growth import grown
-from .signals import IMPRESSION, LEAVE, WATCH
-
-SKIP: Final = EVENT_TYPES.index("skip")
-DISLIKE: Final = EVENT_TYPES.index("dislike")
+from .signals import DISLIKE, IMPRESSION, LEAVE, SKIP, WATCH
 
 
 class Open(NamedTuple):

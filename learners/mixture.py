@@ -13,7 +13,7 @@ teach that missing evidence is a good sign).
 That is the score of the next item, z = theta_h . x. What is watched next is what was shown and then taken
 up, and where lists are what is shown, z learns to foresee the lists. So lists are ordered by::
 
-    z + 5 taste        taste: the logit that it is taken up if shown, `learners.tastes`
+    z + 10 taste       taste: the logit that it is taken up if shown, `learners.tastes`
 
 The 5 is no matter of calibration: what was shown is what was thought to be liked, so its outcomes tell
 little of how much a taste weighs, and learning the weight from them makes lists worse (docs/drift.md).
@@ -42,7 +42,7 @@ HALF_LIVES_H: Final = (2.4, 2_400.0, float("inf"))
 
 RATE: Final = np.float32(0.05)
 
-TASTE_WEIGHT: Final = np.float32(5.0)
+TASTE_WEIGHT: Final = np.float32(10.0)
 """Of the taste in what orders lists, against 1 of the next item's score."""
 
 INITIAL_WEIGHTS: Final = (

@@ -34,7 +34,8 @@ from .mixture_features import (
 )
 from .neighbour_rows import NeighbourRows
 from .prefetch import prefetch_row
-from .taste_kernels import Tables, fill_tastes, liked_items
+from .taste_kernels import Tables
+from .taste_lists import fill_tastes, liked_items
 
 __all__ = ["N_HALF_LIVES", "N_SOURCES", "Counted", "Embedded", "Gathered", "Room", "gather_users"]
 
@@ -71,7 +72,7 @@ class Room(NamedTuple):
     top_items: Int32  # (k,)
     top_scores: Float32  # (k,)
     most: Float32  # (k,)
-    by_key: Float32  # (K,) zeros
+    by_key: Float32  # (K, 2) as `taste_lists.prior_by_key`
     liked: Int32  # (L,) and as many keys
 
 

@@ -37,6 +37,11 @@ WATCH: Final = EVENT_TYPES.index("watch")
 GIFT: Final = EVENT_TYPES.index("gift")
 JOIN: Final = EVENT_TYPES.index("join")
 LEAVE: Final = EVENT_TYPES.index("leave")
+SKIP: Final = EVENT_TYPES.index("skip")
+DISLIKE: Final = EVENT_TYPES.index("dislike")
+
+FINISHED_SHARE: Final = 0.95
+"""Of an item's duration that was watched when it was watched to its end: credits are not looked at."""
 
 _SHAPE: Final = (
     "enough_ms", "watch_base", "watch_most", "swipe_below", "swipe", "replay", "replay_most", "autoplay",
@@ -102,9 +107,33 @@ def interest_weights(
     >>> interest_weights(DEFAULT_SIGNALS, kinds, times, length, short, short, unknown).round(2).tolist()
     [1.0, -0.5, 0.44999998807907104, 0.949999988079071, 1.25]
     """
-    weights = np.empty(len(types), dtype=np.float32)
-    _weigh(table, types, watch_ms, duration_ms, surfaces, autoplay, gift_values, weights)
-    return weights
+    return weighed(table, types, watch_ms, duration_ms, surfaces, autoplay, gift_values)[0]
+
+
+def weighed(
+    table: SignalTable,
+    types: Int8,
+    watch_ms: Int64,
+    duration_ms: Int64,
+    surfaces: Int8,
+    autoplay: Int8,
+    gift_values: Int64,
+) -> tuple[Float32, Int8]:
+    """Weights as `interest_weights`, and whether each event tells that its item was watched to its end; (N,).
+
+    1 it was: 95 % of the duration, or `enough_ms` where that is unknown (a live room); 0 it was not;
+    -1 the event does not say. A skip without a time says that it was not.
+
+    >>> kinds = np.array([WATCH, WATCH, WATCH, LEAVE, IMPRESSION, SKIP], dtype=np.int8)
+    >>> times = np.array([19_500, 5_000, -1, 61_000, -1, -1])
+    >>> lengths = np.array([20_000, 20_000, 9, -1, -1, -1])
+    >>> surfaces, none = np.array([0, 0, 0, 3, 0, 0], dtype=np.int8), np.full(6, -1)
+    >>> weighed(DEFAULT_SIGNALS, kinds, times, lengths, surfaces, none.astype(np.int8), none)[1].tolist()
+    [1, 0, -1, 1, -1, 0]
+    """
+    weights, finished = np.empty(len(types), dtype=np.float32), np.empty(len(types), dtype=np.int8)
+    _weigh(table, types, watch_ms, duration_ms, surfaces, autoplay, gift_values, weights, finished)
+    return weights, finished
 
 
 @kernel
@@ -117,6 +146,7 @@ def _weigh(
     autoplay: Int8,
     gift_values: Int64,
     weights: Float32,
+    finished: Int8,
 ) -> None:
     acts, shape = table.acts, table.shape
     for i in range(len(types)):
@@ -124,6 +154,10 @@ def _weigh(
         row = surfaces[i] if surfaces[i] >= 0 else len(acts) - 1
         weight = float(acts[row, kind])
         by_itself = autoplay[i] == 1
+        finished[i] = 0 if kind == SKIP else -1
+        if kind in (WATCH, LEAVE, SKIP) and watch_ms[i] >= 0:
+            length = FINISHED_SHARE * duration_ms[i] if duration_ms[i] > 0 else shape[row, _ENOUGH]
+            finished[i] = watch_ms[i] >= length
         if kind in (WATCH, LEAVE):
             if watch_ms[i] >= 0:
                 loops = watch_ms[i] / duration_ms[i] if duration_ms[i] > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Compiled parts of `learners.tastes`: views, the posterior's update, scores; plain arrays only."""
+"""Compiled parts of `learners.tastes`: views and the posterior's update; plain arrays only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.compiled import inlined, kernel
-from schemas.records import EVENT_TYPES
 from schemas.runs import Float32, Int8, Int32
 
-from .signals import IMPRESSION, LEAVE, WATCH
-
-SKIP: Final = EVENT_TYPES.index("skip")
-DISLIKE: Final = EVENT_TYPES.index("dislike")
+from .signals import DISLIKE, IMPRESSION, JOIN, LEAVE, SKIP, WATCH
 
 N_KEYS: Final = 5
 """Keys an item at most: four tags and a creator, say."""
@@ -25,19 +21,24 @@ N_HELD: Final = 32
 POOL: Final = 256
 """Items that are held of a key: what a user is offered for liking it."""
 
-N_LIKED: Final = 8
-"""A user's best keys, whose pools are looked through for candidates."""
-
 MEAN, VARIANCE = 0, 1
-SCATTER, SPREAD = 0, 1
+TAKEN, FINISHED, LIKED = 0, 1, 2
+N_PARTS: Final = 3
+"""What is asked of a view, one after the other."""
 
 VARIANCE_LEVEL: Final = np.float32(0.25)
 VARIANCE_ITEM: Final = np.float32(0.25)
 VARIANCE_KEY: Final = np.float32(0.25)
-VARIANCE_OWN: Final = np.float32(1.0)
+VARIANCE_OWN: Final = np.float32(3.0)
 VARIANCE_AUTHOR: Final = np.float32(0.25)
 """Prior variances: of a surface's and a user's level, an item, a key for everybody; of a subject and of an
 author for one user."""
+
+FEW_LIKE: Final = np.float32(-3.0)
+"""Level of likes before any view: one in twenty. As of a half, no like would count as a dislike at first."""
+
+VARIANCE_SLOPE: Final = np.float32(0.1)
+"""Prior variance of the slope of what is asked beside whether an item was taken up."""
 
 KEYS: Final = 1 << 13
 """Different keys; names beyond share one by their hash."""
@@ -45,15 +46,10 @@ KEYS: Final = 1 << 13
 FIRST_AUTHOR: Final = KEYS // 4
 """Keys from here on are authors, those below subjects."""
 
-KEPT: Final = np.float32(0.99)
+KEPT: Final = np.float32(0.997)
 KEPT_OWN: Final = np.float32(0.98)
+KEPT_SLOPE: Final = np.float32(0.999)
 """A variance is divided by this before each view (never beyond the prior): older views count for less."""
-
-FIRST_SPREAD: Final = np.float32(0.25)
-NOISE_MEMORY: Final = np.float32(1.0 / 2_000.0)
-LEAST_NOISE: Final = np.float32(0.25)
-"""How much rewards scatter about the odds, of what taken up or not would: a moving mean over 2 000 views,
-one at the beginning and never below a quarter. What is watched for a part says more than a coin."""
 
 
 class Tables(NamedTuple):
@@ -62,8 +58,8 @@ class Tables(NamedTuple):
     item_keys: Int32  # (N, N_KEYS) -1 padded
     items: Float32  # (N, 2)
     keys: Float32  # (K, 2)
-    levels: Float32  # (S + 1, 2) by surface, the last for none
-    noise: Float32  # (S + 1, 2) by surface: scatter of rewards, and what a yes or no would scatter
+    levels: Float32  # (S + 1, N_PARTS, 2) by surface, the last for none
+    slopes: Float32  # (S + 1, N_PARTS, 2)
     user_levels: Float32  # (U, 2)
     own_keys: Int32  # (U, N_HELD) -1 where free
     own: Float32  # (U, N_HELD, 2)
@@ -75,7 +71,7 @@ class Views(NamedTuple):
 
     items: Int32  # (U,) -1 without one
     surfaces: Int8
-    rewards: Float32
+    said: Int8  # (U, N_PARTS) 1 it was, 0 it was not, -1 nothing was said
 
 
 @inlined
@@ -94,17 +90,25 @@ def own_prior(key: int) -> np.float32:
 
 
 @inlined
+def known_of(pair: Float32, prior: np.float32) -> np.float32:
+    """What would be lost with an effect: ``m^2 + v_0 - v``, a divergence from the prior to first order."""
+    found: np.float32 = pair[MEAN] * pair[MEAN] + prior - pair[VARIANCE]
+    return found
+
+
+@inlined
 def place_of_key(held: Int32, values: Float32, key: int) -> int:
-    """Place of a user's key; a new one takes a free place, or that of the mean nearest to zero."""
-    least = 0
+    """Place of a user's key; a new one takes a free place, or that of which least is known."""
+    least, lowest = 0, np.float32(np.inf)
     for p in range(len(held)):
         if held[p] == key:
             return p
         if held[p] < 0:
             least = p
             break
-        if abs(values[p, MEAN]) < abs(values[least, MEAN]):
-            least = p
+        known = known_of(values[p], own_prior(held[p]))
+        if known < lowest:
+            least, lowest = p, known
     held[least] = key
     values[least, MEAN] = np.float32(0.0)
     values[least, VARIANCE] = own_prior(key)
@@ -118,48 +122,58 @@ def loosen(pair: Float32, kept: np.float32, prior: np.float32) -> None:
 
 
 @inlined
-def correct(pair: Float32, weight: np.float32, slope: np.float32, den: np.float32) -> None:
-    """The posterior of one effect: mean += w v slope, variance -= (w v)^2 den."""
+def correct(pair: Float32, weight: np.float32, miss: np.float32, den: np.float32) -> None:
+    """The posterior of one effect: mean += w v miss, variance -= (w v)^2 den."""
     gain = weight * pair[VARIANCE]
-    pair[MEAN] += gain * slope
+    pair[MEAN] += gain * miss
     pair[VARIANCE] -= gain * gain * den
 
 
 @inlined
-def learn_view(u: int, item: int, surface: int, reward: np.float32, t: Tables, places: Int32) -> None:
-    """One view that is over; see `learners.tastes`."""
-    keys = t.item_keys[item]
-    n = n_keys_of(keys)
-    w = np.float32(1.0 / np.sqrt(max(n, 1)))
+def observe(
+    u: int, item: int, level: Float32, slope: Float32, happened: bool, t: Tables, places: Int32, n: int
+) -> None:
+    """A yes or no about a view, of which the item's `n` keys have their `places`; see `learners.tastes`."""
+    keys, own = t.item_keys[item], t.own[u]
+    of_item, of_user = t.items[item], t.user_levels[u]
     one = np.float32(1.0)
-    level, of_item, of_user = t.levels[surface], t.items[item], t.user_levels[u]
-    loosen(level, KEPT, VARIANCE_LEVEL)
-    loosen(of_item, KEPT, VARIANCE_ITEM)
-    loosen(of_user, KEPT_OWN, VARIANCE_LEVEL)
-    m = level[MEAN] + of_item[MEAN] + of_user[MEAN]
-    v = level[VARIANCE] + of_item[VARIANCE] + of_user[VARIANCE]
-    held, own = t.own_keys[u], t.own[u]
+    c, w = slope[MEAN], np.float32(1.0 / np.sqrt(max(n, 1)))
+    m, v = of_item[MEAN] + of_user[MEAN], of_item[VARIANCE] + of_user[VARIANCE]
     for k in range(n):
-        places[k] = place_of_key(held, own, keys[k])
         shared, mine = t.keys[keys[k]], own[places[k]]
-        loosen(shared, KEPT, VARIANCE_KEY)
-        loosen(mine, KEPT_OWN, own_prior(keys[k]))
         m += w * (shared[MEAN] + mine[MEAN])
         v += w * w * (shared[VARIANCE] + mine[VARIANCE])
-    p = one / (one + np.exp(-m))
+    p = one / (one + np.exp(-(level[MEAN] + c * m)))
     h = max(p * (one - p), np.float32(1e-4))
-    noise = t.noise[surface]
-    den = one / (v + max(noise[SCATTER] / noise[SPREAD], LEAST_NOISE) / h)
-    miss = reward - p
-    noise[SCATTER] += NOISE_MEMORY * (miss * miss - h * h * v - noise[SCATTER])
-    noise[SPREAD] += NOISE_MEMORY * (h - noise[SPREAD])
-    slope = den * (reward - p) / h
-    correct(level, one, slope, den)
-    correct(of_item, one, slope, den)
-    correct(of_user, one, slope, den)
+    den = one / (level[VARIANCE] + c * c * v + m * m * slope[VARIANCE] + one / h)
+    miss = den * ((one if happened else np.float32(0.0)) - p) / h
+    correct(level, one, miss, den)
+    correct(slope, m, miss, den)
+    correct(of_item, c, miss, den)
+    correct(of_user, c, miss, den)
     for k in range(n):
-        correct(t.keys[keys[k]], w, slope, den)
-        correct(own[places[k]], w, slope, den)
+        correct(t.keys[keys[k]], c * w, miss, den)
+        correct(own[places[k]], c * w, miss, den)
+
+
+@inlined
+def learn_view(u: int, item: int, surface: int, said: Int8, t: Tables, places: Int32) -> None:
+    """One view that is over; see `learners.tastes`."""
+    keys, own = t.item_keys[item], t.own[u]
+    n = n_keys_of(keys)
+    loosen(t.items[item], KEPT, VARIANCE_ITEM)
+    loosen(t.user_levels[u], KEPT_OWN, VARIANCE_LEVEL)
+    for k in range(n):
+        places[k] = place_of_key(t.own_keys[u], own, keys[k])
+        loosen(t.keys[keys[k]], KEPT, VARIANCE_KEY)
+        loosen(own[places[k]], KEPT_OWN, own_prior(keys[k]))
+    for part in range(N_PARTS):
+        if said[part] >= 0 and (part == TAKEN or said[TAKEN] != 0):
+            level, slope = t.levels[surface, part], t.slopes[surface, part]
+            loosen(level, KEPT, VARIANCE_LEVEL)
+            if part != TAKEN:
+                loosen(slope, KEPT_SLOPE, VARIANCE_SLOPE)
+            observe(u, item, level, slope, said[part] == 1, t, places, n)
 
 
 @kernel
@@ -169,155 +183,50 @@ def learn_events(
     types: Int8,
     surfaces: Int8,
     weights: Float32,
+    finished: Int8,
     views: Views,
     t: Tables,
     places: Int32,
+    said: Int8,
     dirty_items: NDArray[np.bool_],
     dirty_users: NDArray[np.bool_],
 ) -> int:
-    """Events (N,) in order; how many views were over. Users and items have rows."""
+    """Events (N,) in order; how many views were over. Users and items have rows; `said` is scratch."""
     n_learned, last = 0, len(t.levels) - 1
     for i in range(len(users)):
         u, item, kind = users[i], items[i], types[i]
         if u < 0 or item < 0 or item >= len(t.items):
             continue
-        reward = min(max(weights[i], np.float32(0.0)), np.float32(1.0))
         ends = kind in (WATCH, LEAVE, SKIP, DISLIKE)
-        open_item = views.items[u]
-        if open_item == item:
-            views.rewards[u] = max(views.rewards[u], reward)
-        elif kind == IMPRESSION:
-            if open_item >= 0:  # what was shown before was passed over, or left open
-                surface = views.surfaces[u] if views.surfaces[u] >= 0 else last
-                learn_view(u, open_item, surface, views.rewards[u], t, places)
-                dirty_items[open_item] = dirty_users[u] = True
+        given = weights[i] > 0 and not ends and kind not in (IMPRESSION, JOIN)
+        surface = surfaces[i] if surfaces[i] >= 0 else last
+        under_way, view = views.items[u], views.said[u]
+        if kind == IMPRESSION and under_way != item:
+            if under_way >= 0:  # what was shown before was passed over, or left open
+                before = views.surfaces[u]
+                learn_view(u, under_way, before if before >= 0 else last, view, t, places)
+                dirty_items[under_way] = dirty_users[u] = True
                 n_learned += 1
-            views.items[u], views.surfaces[u], views.rewards[u] = item, surfaces[i], reward
-        elif ends:
-            learn_view(u, item, surfaces[i] if surfaces[i] >= 0 else last, reward, t, places)
+            views.items[u], views.surfaces[u] = item, surfaces[i]
+            view[TAKEN], view[FINISHED], view[LIKED] = 0, -1, 0
+        elif under_way == item:
+            # What is seen again in one view goes on; its best act counts.
+            view[TAKEN] = max(view[TAKEN], np.int8(weights[i] > 0))
+            view[FINISHED] = max(view[FINISHED], finished[i])
+            view[LIKED] = max(view[LIKED], np.int8(given))
+            if ends:
+                before = views.surfaces[u]
+                learn_view(u, item, before if before >= 0 else last, view, t, places)
+                views.items[u] = -1
+        elif ends or given:
+            # An act on what was not shown: a platform without impressions, or a like that comes after.
+            said[TAKEN] = np.int8(weights[i] > 0) if ends else np.int8(-1)
+            said[FINISHED] = finished[i]
+            said[LIKED] = np.int8(1) if given else np.int8(-1)
+            learn_view(u, item, surface, said, t, places)
+        else:
+            continue
+        if ends or (given and under_way != item):
             dirty_items[item] = dirty_users[u] = True
             n_learned += 1
-        if ends and views.items[u] == item:
-            surface = views.surfaces[u] if views.surfaces[u] >= 0 else last
-            learn_view(u, item, surface, views.rewards[u], t, places)
-            dirty_items[item] = dirty_users[u] = True
-            n_learned += 1
-            views.items[u] = -1
     return n_learned
-
-
-@inlined
-def hold_own(u: int, t: Tables, by_key: Float32) -> None:
-    """Put a user's own means into `by_key` (K,), which is zero elsewhere."""
-    if 0 <= u < len(t.own_keys):
-        for p in range(t.own_keys.shape[1]):
-            if t.own_keys[u, p] < 0:
-                break
-            by_key[t.own_keys[u, p]] = t.own[u, p, MEAN]
-
-
-@inlined
-def forget_own(u: int, t: Tables, by_key: Float32) -> None:
-    """Take them out again."""
-    if 0 <= u < len(t.own_keys):
-        for p in range(t.own_keys.shape[1]):
-            if t.own_keys[u, p] < 0:
-                break
-            by_key[t.own_keys[u, p]] = np.float32(0.0)
-
-
-@inlined
-def taste_of(item: int, t: Tables, by_key: Float32) -> np.float32:
-    """Logit of an item without its levels, which are the same for all items; 0 for an unknown one."""
-    if item < 0 or item >= len(t.items):
-        return np.float32(0.0)
-    keys, total, n = t.item_keys[item], np.float32(0.0), 0
-    while n < len(keys) and keys[n] >= 0:
-        total += t.keys[keys[n], MEAN] + by_key[keys[n]]
-        n += 1
-    own: np.float32 = t.items[item, MEAN] + total / np.float32(np.sqrt(max(n, 1)))
-    return own
-
-
-@kernel
-def put_in_pools(item: int, t: Tables) -> None:
-    """Put an item into the pools of its keys; a full one drops the lowest mean + standard deviation."""
-    keys = t.item_keys[item]
-    for k in range(n_keys_of(keys)):
-        pool = t.pools[keys[k]]
-        place, least = -1, np.float32(np.inf)
-        for p in range(len(pool)):
-            if pool[p] < 0 or pool[p] == item:
-                place = p
-                break
-            value = t.items[pool[p], MEAN] + np.sqrt(t.items[pool[p], VARIANCE])
-            if value < least:
-                place, least = p, value
-        pool[place] = item
-
-
-@kernel
-def take_from_pools(item: int, t: Tables) -> None:
-    """Take an item out of the pools of its keys; the last one of a pool moves into its place."""
-    keys = t.item_keys[item]
-    for k in range(n_keys_of(keys)):
-        pool, at, n = t.pools[keys[k]], -1, 0
-        while n < len(pool) and pool[n] >= 0:
-            at = n if pool[n] == item else at
-            n += 1
-        if at >= 0:
-            pool[at] = pool[n - 1]
-            pool[n - 1] = -1
-
-
-@kernel
-def liked_items(u: int, t: Tables, by_key: Float32, out: Int32, logits: Float32) -> int:
-    """Items in the pools of the keys that user `u` likes best, with their logits; how many.
-
-    Both are written from place 0 on, as far as `out` reaches; an item of two keys is there twice.
-    """
-    n_out = 0
-    if u < 0 or u >= len(t.own_keys):
-        return n_out
-    held, own = t.own_keys[u], t.own[u]
-    hold_own(u, t, by_key)
-    bound = np.float32(np.inf)
-    for _ in range(N_LIKED):
-        best, most = -1, np.float32(0.0)
-        for p in range(len(held)):
-            if held[p] < 0:
-                break
-            value = own[p, MEAN] + t.keys[held[p], MEAN]
-            if most < value < bound:
-                best, most = held[p], value
-        if best < 0:
-            break
-        bound = most
-        pool = t.pools[best]
-        for p in range(len(pool)):
-            if pool[p] < 0 or n_out >= len(out):
-                break
-            out[n_out] = pool[p]
-            logits[n_out] = taste_of(pool[p], t, by_key)
-            n_out += 1
-    forget_own(u, t, by_key)
-    return n_out
-
-
-@kernel
-def fill_tastes(u: int, count: int, ids: Int32, t: Tables, by_key: Float32, row: Float32) -> None:
-    """Logits of the first `count` of `ids` for user `u` into `row`."""
-    hold_own(u, t, by_key)
-    for c in range(count):
-        row[c] = taste_of(ids[c], t, by_key)
-    forget_own(u, t, by_key)
-
-
-@kernel
-def fill_all(users: Int32, items: Int32, t: Tables, by_key: Float32, out: Float32) -> None:
-    """Logits (B, C) of `items` (C,) for `users` (B,)."""
-    for b in range(len(users)):
-        hold_own(users[b], t, by_key)
-        for c in range(len(items)):
-            out[b, c] = taste_of(items[c], t, by_key)
-        forget_own(users[b], t, by_key)

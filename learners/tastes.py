@@ -3,27 +3,32 @@
 What is watched next depends on what was shown; where lists are what is shown, next-item learners learn
 their own lists. So this learner asks about *views* only, an impression or an act without one before
 it, and is told of those passed over as well. A view is over with a watch, leave, skip or dislike of
-its item, or with the user's next impression, and its reward is r = min(max(omega of its acts, 0), 1)::
+its item, or with the user's next impression. Of each view it is asked
 
-    logit p = a_s + a_u + c_b + sum_k (g_k + v_uk) / sqrt(n)
+- whether the item was taken up: the omega of one of its acts is above 0;
+- if so, whether it was watched to its end (`Interactions.finished`; left out where nobody knows);
+- if so, whether it was liked: an act of omega above 0 that is no watch (like, share, follow, gift, ...).
 
-over the n keys of item b (tags, creator, ...): a level of the surface and of the user, an effect of
-the item, of each key for everybody, and of each key for this user. All effects are independent
-Gaussians around 0 (assumed density filtering), updated once a view, w its factor in the sum::
+A like without a view, one that comes after, answers the last alone. Each is a logistic observation of
+one and the same taste, with level a and slope c of its own by surface s (continuation ratios)::
 
-    h = p (1 - p)        den = 1 / (sum w^2 var + phi / h)
-    mean += w var den (r - p) / h        var -= (w var)^2 den
+    logit p_j = a_sj + c_sj m        m = a_u + b_i + sum_k (g_k + v_uk) / sqrt(n)
 
-phi, by surface, is how much rewards scatter about p beside what a yes or no would, found as it goes:
-the mean of ``(r - p)^2 - h^2 sum w^2 var`` over the mean of h (quasi-likelihood). A share watched says
-more than a coin that shows the same odds; with phi = .7, as in the simulator, a view counts for one and a
-half.
+over the n keys of item i (tags, creator, ...): a level of the user, an effect of the item, of each key
+for everybody, and of each key for this user. c of the first is 1, the others are learned: how much an end or
+a like says of a taste. All are independent Gaussians (assumed density filtering) around 0, slopes around
+1, likes' levels around -3; with y the answer, and w_e the derivative of the logit by e
+(1 for a, m for c, c or c / sqrt(n) for the others)::
 
-Before a view the variances of its effects are divided by .99 (.98 for the user's own), never beyond
-the prior: old views count for less, and old certainty does not stand against a new taste. What the
-learner says of an item is the logit without levels, at the means: 0 for what nothing is known of.
+    h = p (1 - p)        den = 1 / (sum w_e^2 var_e + 1 / h)
+    mean_e += w_e var_e den (y - p) / h        var_e -= (w_e var_e)^2 den
 
-A user holds 32 keys; a new one beyond takes the place of the one whose effect is nearest to zero.
+Before a view the variances of its effects are divided by .997 (.98 for the user's own, .999 for
+slopes), never beyond the prior: old views count for less, and old certainty does not stand against a new
+taste. `predict` says m without the user's level, at the means: 0 for what nothing is known of. Lists add
+.3 standard deviations of it (upper confidence): what is not known well is tried a little sooner.
+
+A user holds 32 keys; a new one beyond takes the place of the one of which least is known.
 
 Where impressions of a whole page arrive before any act, each is closed as passed over by the next,
 and what is then chosen counts as a view of its own: rewards are too low by the same for all items.
@@ -31,9 +36,10 @@ and what is then chosen counts as a view of its own: rewards are too low by the 
 References
 ----------
 Graepel et al., Web-scale Bayesian click-through rate prediction for sponsored search advertising in
-Microsoft's Bing search engine, ICML 2010. Wedderburn, Quasi-likelihood functions, generalized linear
-models, and the Gauss-Newton method, Biometrika 1974 (phi). Chapelle and Li, An empirical evaluation of
-Thompson sampling, NIPS 2011 (independent Gaussian weights, online).
+Microsoft's Bing search engine, ICML 2010. Chapelle and Li, An empirical evaluation of Thompson sampling,
+NIPS 2011 (independent Gaussian weights, online). Tutz, Sequential models in categorical regression, CSDA
+1991 (continuation ratios). Li et al., A contextual-bandit approach to personalized news article
+recommendation, WWW 2010 (upper confidence).
 """
 
 from __future__ import annotations
@@ -46,17 +52,19 @@ from numpy.typing import NDArray
 from schemas.errors import StateError
 from schemas.learner import Arrays, Contexts, Interactions, TouchedKeys
 from schemas.records import SURFACES
-from schemas.runs import Float32, Int32
+from schemas.runs import Float32, Int8, Int32
 
 from .growth import grown
 from .state import check_finite, digest_arrays, taken
 from .taste_kernels import (
+    FEW_LIKE,
     FIRST_AUTHOR,
-    FIRST_SPREAD,
     KEYS,
+    LIKED,
     MEAN,
     N_HELD,
     N_KEYS,
+    N_PARTS,
     POOL,
     VARIANCE,
     VARIANCE_AUTHOR,
@@ -64,13 +72,12 @@ from .taste_kernels import (
     VARIANCE_KEY,
     VARIANCE_LEVEL,
     VARIANCE_OWN,
+    VARIANCE_SLOPE,
     Tables,
     Views,
-    fill_all,
     learn_events,
-    put_in_pools,
-    take_from_pools,
 )
+from .taste_lists import fill_all, prior_by_key, put_in_pools, take_from_pools
 
 Bools = NDArray[np.bool_]
 
@@ -85,8 +92,8 @@ class Tastes:
 
     Notes
     -----
-    learn_many equals folding learn_one, bit by bit. Memory: 29 bytes an item, 402 a user, 8.5 MB of pools.
-    Cost: 0.1 microseconds an event; a list up to 23 for candidates and 0.01 an item described.
+    learn_many equals folding learn_one, bit by bit. Memory: 29 bytes an item, 401 a user, 8.5 MB of pools.
+    Cost: 0.25 microseconds an event; a list up to 25 for candidates and 0.04 a candidate.
     """
 
     def __init__(self, *, max_items: int = 2_000_000) -> None:
@@ -98,12 +105,13 @@ class Tastes:
         self._views = Views(
             items=np.full(0, -1, dtype=np.int32),
             surfaces=np.full(0, -1, dtype=np.int8),
-            rewards=np.zeros(0, dtype=np.float32),
+            said=np.full((0, N_PARTS), -1, dtype=np.int8),
         )
         self._dirty_items: Bools = np.zeros(0, dtype=np.bool_)
         self._dirty_users: Bools = np.zeros(0, dtype=np.bool_)
-        self._by_key: Float32 = np.zeros(KEYS, dtype=np.float32)
+        self._by_key = prior_by_key()
         self._places: Int32 = np.zeros(N_KEYS, dtype=np.int32)
+        self._said: Int8 = np.zeros(N_PARTS, dtype=np.int8)
 
     @property
     def name(self) -> str:
@@ -151,8 +159,8 @@ class Tastes:
             return
         self._reserve(min(int(batch.items.max()) + 1, self._max_items), int(batch.users.max()) + 1)
         learn_events(
-            batch.users, batch.items, batch.types, batch.surfaces, batch.weight,
-            self._views, self._tables, self._places, self._dirty_items, self._dirty_users,
+            batch.users, batch.items, batch.types, batch.surfaces, batch.weight, batch.finished,
+            self._views, self._tables, self._places, self._said, self._dirty_items, self._dirty_users,
         )  # fmt: skip
 
     def fade(self, kept: float) -> None:
@@ -188,7 +196,7 @@ class Tastes:
         """
         found = {name: taken(arrays, name, like) for name, like in self._arrays().items()}
         check_finite(found, "tastes")
-        whole = ("keys", "levels", "noise", "pools")
+        whole = ("keys", "levels", "slopes", "pools")
         fixed = all(len(found[name]) == len(getattr(self._tables, name)) for name in whole)
         n_items = {len(found[name]) for name in ("item_keys", "items", "dirty_items")}
         n_users = {len(found[name]) for name in found if name.startswith(("user", "own", "view_"))}
@@ -214,7 +222,7 @@ class Tastes:
             "items": t.items[:n],
             "keys": t.keys,
             "levels": t.levels,
-            "noise": t.noise,
+            "slopes": t.slopes,
             "user_levels": t.user_levels[:u],
             "own_keys": t.own_keys[:u],
             "own": t.own[:u],
@@ -244,7 +252,7 @@ class Tastes:
             self._views = Views(
                 items=grown(views.items, n_users, -1),
                 surfaces=grown(views.surfaces, n_users, -1),
-                rewards=grown(views.rewards, n_users),
+                said=grown(views.said, n_users, -1),
             )
             self._dirty_users = grown(self._dirty_users, n_users)
             self._n_users = n_users
@@ -256,8 +264,8 @@ def no_tastes() -> Tables:
         item_keys=np.full((0, N_KEYS), -1, dtype=np.int32),
         items=np.zeros((0, 2), dtype=np.float32),
         keys=_prior(0, VARIANCE_KEY),
-        levels=_prior(len(SURFACES) + 1, VARIANCE_LEVEL),
-        noise=np.full((len(SURFACES) + 1, 2), FIRST_SPREAD, dtype=np.float32),
+        levels=_levels(),
+        slopes=_slopes(),
         user_levels=np.zeros((0, 2), dtype=np.float32),
         own_keys=np.full((0, N_HELD), -1, dtype=np.int32),
         own=np.zeros((0, N_HELD, 2), dtype=np.float32),
@@ -269,3 +277,19 @@ def _prior(n: int, variance: np.float32) -> Float32:
     pairs = np.zeros((n, 2), dtype=np.float32)
     pairs[:, VARIANCE] = variance
     return pairs
+
+
+def _levels() -> Float32:
+    """Half of what is shown is taken up and half of that finished, as far as anybody knows; few like it."""
+    found = np.zeros((len(SURFACES) + 1, N_PARTS, 2), dtype=np.float32)
+    found[:, LIKED, MEAN] = FEW_LIKE
+    found[..., VARIANCE] = VARIANCE_LEVEL
+    return found
+
+
+def _slopes() -> Float32:
+    """One for all that is asked; that of the first says what the scale is, and stays."""
+    found = np.zeros((len(SURFACES) + 1, N_PARTS, 2), dtype=np.float32)
+    found[..., MEAN] = 1.0
+    found[:, 1:, VARIANCE] = VARIANCE_SLOPE
+    return found

@@ -34,7 +34,7 @@ from .dedup import Dedup
 from .growth import grown
 from .household import NO_TIME, arrange_rows, quarters_of
 from .last_event_ids import LastEventIds
-from .signals import DEFAULT_SIGNALS, IMPRESSION, SignalTable, interest_weights
+from .signals import DEFAULT_SIGNALS, IMPRESSION, SignalTable, weighed
 from .state import copied, digest_arrays, digest_of, digest_texts, id_hashes, taken
 from .user_kernels import (
     ALREADY_APPLIED,
@@ -243,7 +243,7 @@ class PartitionState:
         self._grow()
         self._dedup.reserve(n)
         self._event_ids.reserve(int((ids.ends - ids.starts).sum()), self._columns.numbers[:, EVENT_ID])
-        weights = interest_weights(
+        weights, finished = weighed(
             self._signals,
             batch.types,
             batch.watch_ms,
@@ -302,6 +302,7 @@ class PartitionState:
                 fresh=out.fresh[:m],
                 gap_ms=out.gap_ms[:m],
                 surfaces=batch.surfaces[rows],
+                finished=finished[rows],
             ),
             session=out.session[:m],
             is_new_session=out.new_session[:m],

@@ -39,7 +39,8 @@ class Interactions(Struct, kw_only=True):
     `fresh` marks a positive whose item is not among the last few of the history: those are the
     next-item targets (a like on the video being watched is not a second visit). `gap_ms` is
     the time since the user's previous positive (-1: none). `surfaces` holds codes of `SURFACES`,
-    -1 where the event names none; left out, that is all of them.
+    -1 where the event names none; left out, that is all of them. `finished` is 1 where the event tells of an
+    item that was watched to its end, 0 where of one that was not, -1 where it tells nothing of that.
     """
 
     users: Int32  # model user slots
@@ -51,10 +52,13 @@ class Interactions(Struct, kw_only=True):
     fresh: NDArray[np.bool_]
     gap_ms: Int64
     surfaces: Int8 = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
+    finished: Int8 = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
 
     def __post_init__(self) -> None:
         if len(self.surfaces) != len(self.users):
             self.surfaces = np.full(len(self.users), -1, dtype=np.int8)
+        if len(self.finished) != len(self.users):
+            self.finished = np.full(len(self.users), -1, dtype=np.int8)
 
     def __len__(self) -> int:
         return len(self.users)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,28 @@ from learners.mixture import TASTE_WEIGHT, Mixture
 from learners.mixture_features import TASTE
 from learners.popularity import Popularity
 from learners.taste_kernels import (
+    FEW_LIKE,
+    FINISHED,
     FIRST_AUTHOR,
     KEPT,
     KEPT_OWN,
+    KEPT_SLOPE,
+    LIKED,
     MEAN,
     N_HELD,
     N_KEYS,
-    N_LIKED,
+    N_PARTS,
     POOL,
+    TAKEN,
     VARIANCE,
     VARIANCE_AUTHOR,
     VARIANCE_ITEM,
     VARIANCE_KEY,
     VARIANCE_LEVEL,
     VARIANCE_OWN,
-    liked_items,
+    VARIANCE_SLOPE,
 )
+from learners.taste_lists import CURIOSITY, N_LIKED, fill_tastes, liked_items, prior_by_key
 from learners.tastes import Tastes
 from learners.transitions import Transitions
 from schemas.errors import ConfigurationError, StateError
@@ -43,9 +50,12 @@ CHESS, CARS, ANN = 3, 4, 9
 NOTHING = np.zeros(0, dtype=np.bool_)
 
 
-def acts(rows: list[tuple[int, int, str, float]]) -> Interactions:
-    """(user, item, type, omega) in order."""
-    users, items, kinds, omega = zip(*rows, strict=True)
+Row = tuple[int, int, str, float] | tuple[int, int, str, float, int]
+
+
+def acts(rows: Sequence[Row]) -> Interactions:
+    """(user, item, type, omega, whether it was watched to its end) in order; left out, nobody knows."""
+    users, items, kinds, omega = zip(*(row[:4] for row in rows), strict=True)
     n = len(rows)
     return Interactions(
         users=np.array(users, np.int32),
@@ -57,6 +67,7 @@ def acts(rows: list[tuple[int, int, str, float]]) -> Interactions:
         fresh=np.array(omega) > 0,
         gap_ms=np.full(n, -1, np.int64),
         surfaces=np.full(n, SHORT, np.int8),
+        finished=np.array([row[4] if len(row) > 4 else -1 for row in rows], np.int8),
     )
 
 
@@ -68,65 +79,108 @@ def items_of(*items: int) -> Any:
     return np.array(items, dtype=np.int32)
 
 
-def view(user: int, item: int, reward: float) -> list[tuple[int, int, str, float]]:
-    kind = ("watch", reward) if reward > 0 else ("skip", -1.0)
-    return [(user, item, "impression", 0.0), (user, item, *kind)]
+def view(user: int, item: int, taken: bool, finished: int = -1, liked: bool = False) -> list[Row]:
+    rows: list[Row] = [(user, item, "impression", 0.0)]
+    if liked:
+        rows.append((user, item, "like", 1.5))
+    return [*rows, (user, item, "watch", 0.7, finished) if taken else (user, item, "skip", -1.0)]
+
+
+class Expected:
+    """The equations for one user and one item, in double precision: plain vectors, nothing in place."""
+
+    def __init__(self, keys: int, authors: int) -> None:
+        w = 1 / np.sqrt(keys + authors)
+        own = [VARIANCE_OWN] * keys + [VARIANCE_AUTHOR] * authors
+        # Item and user; then of each key the effect for everybody and that for the user.
+        self.factors = np.array([1.0, 1.0, *[w] * 2 * len(own)])
+        self.prior = np.array(
+            [VARIANCE_ITEM, VARIANCE_LEVEL, *np.array([[VARIANCE_KEY, v] for v in own]).ravel()]
+        )
+        self.kept = np.array([KEPT, KEPT_OWN, *[KEPT, KEPT_OWN] * len(own)]).astype(float)
+        self.mean, self.variance = np.zeros(len(self.prior)), self.prior.astype(float)
+        self.levels = np.array(
+            [[FEW_LIKE if part == LIKED else 0.0, VARIANCE_LEVEL] for part in range(N_PARTS)], float
+        )
+        self.slopes = np.array([[1.0, VARIANCE_SLOPE if part else 0.0] for part in range(N_PARTS)])
+
+    def learn(self, said: Sequence[bool | None]) -> None:
+        """One view: whether it was taken up, finished, liked; None is not known."""
+        self.variance = np.minimum(self.variance / self.kept, self.prior)
+        for part, happened in enumerate(said):
+            if happened is None or (part and not said[0]):
+                continue
+            level, slope = self.levels[part], self.slopes[part]
+            level[1] = min(level[1] / KEPT, VARIANCE_LEVEL)
+            if part:
+                slope[1] = min(slope[1] / KEPT_SLOPE, VARIANCE_SLOPE)
+            # The logit is level + slope (factors . mean): its derivatives by each of them.
+            m = self.factors @ self.mean
+            by = np.concatenate([[1.0, m], slope[0] * self.factors])
+            mean = np.concatenate([[level[0], slope[0]], self.mean])
+            variance = np.concatenate([[level[1], slope[1]], self.variance])
+            p = 1 / (1 + np.exp(-(level[0] + slope[0] * m)))
+            h = p * (1 - p)
+            den = 1 / (by**2 @ variance + 1 / h)
+            mean += by * variance * den * (happened - p) / h
+            variance -= (by * variance) ** 2 * den
+            level[:], slope[:] = (mean[0], variance[0]), (mean[1], variance[1])
+            self.mean, self.variance = mean[2:], variance[2:]
 
 
 def test_a_view_moves_every_effect_as_the_equations_say() -> None:
-    tastes = Tastes()
+    tastes, expected = Tastes(), Expected(keys=2, authors=1)
     tastes.set_item(0, [CHESS, CARS], [ANN])
-    rewards = [0.7, 0.0, 1.0]
-    for reward in rewards:
-        tastes.learn_many(acts(view(0, 0, reward)))
-    w = 1 / np.sqrt(3)
-    factors = np.array([1, 1, 1, w, w, w, w, w, w])  # level, item, user; shared and own of three keys
-    prior = np.array(
-        [
-            *(VARIANCE_LEVEL, VARIANCE_ITEM, VARIANCE_LEVEL),
-            *(VARIANCE_KEY, VARIANCE_OWN, VARIANCE_KEY, VARIANCE_OWN, VARIANCE_KEY, VARIANCE_AUTHOR),
-        ]
-    ).astype(float)
-    kept = np.array([KEPT, KEPT, KEPT_OWN, *[KEPT, KEPT_OWN] * 3]).astype(float)
-    mean, variance = np.zeros(9), prior.copy()
-    scatter = spread = 0.25
-    for reward in rewards:
-        variance = np.minimum(variance / kept, prior)
-        p = 1 / (1 + np.exp(-(factors @ mean)))
-        h = p * (1 - p)
-        v, phi = float(factors**2 @ variance), scatter / spread
-        den = 1 / (v + phi / h)
-        scatter += (float(reward - p) ** 2 - float(h) ** 2 * v - scatter) / 2_000
-        spread += (float(h) - spread) / 2_000
-        mean += factors * variance * den * (reward - p) / h
-        variance -= (factors * variance) ** 2 * den
-    view_of = tastes.view()
-    np.testing.assert_allclose(view_of.levels[SHORT], [mean[0], variance[0]], rtol=1e-5)
-    np.testing.assert_allclose(view_of.items[0], [mean[1], variance[1]], rtol=1e-5)
-    np.testing.assert_allclose(view_of.user_levels[0], [mean[2], variance[2]], rtol=1e-5)
+    happened = [(True, 1, False), (False, 0, False), (True, 0, True), (True, -1, False), (True, 1, True)]
+    for taken, finished, liked in [*happened, (False, -1, False)]:
+        tastes.learn_many(acts(view(0, 0, taken, finished, liked)))
+        expected.learn([taken, None if finished < 0 else finished == 1, liked])
+    found, mean, variance = tastes.view(), expected.mean, expected.variance
+    np.testing.assert_allclose(found.levels[SHORT], expected.levels, rtol=1e-5)
+    np.testing.assert_allclose(found.slopes[SHORT], expected.slopes, rtol=1e-5)
+    np.testing.assert_allclose(found.items[0], [mean[0], variance[0]], rtol=1e-5)
+    np.testing.assert_allclose(found.user_levels[0], [mean[1], variance[1]], rtol=1e-5)
     for place, key in enumerate((CHESS, CARS, FIRST_AUTHOR + ANN)):
-        assert view_of.own_keys[0, place] == key
-        np.testing.assert_allclose(view_of.keys[key, MEAN], mean[3 + 2 * place], rtol=1e-5)
-        np.testing.assert_allclose(view_of.own[0, place, VARIANCE], variance[4 + 2 * place], rtol=1e-5)
-    expected = factors[[1, *range(3, 9)]] @ mean[[1, *range(3, 9)]]
-    np.testing.assert_allclose(tastes.predict(asked(0), items_of(0))[0, 0], expected, rtol=1e-5)
-    of_others = factors[[1, 3, 5, 7]] @ mean[[1, 3, 5, 7]]
+        assert found.own_keys[0, place] == key
+        np.testing.assert_allclose(found.keys[key, MEAN], mean[2 + 2 * place], rtol=1e-5)
+        np.testing.assert_allclose(found.own[0, place, VARIANCE], variance[3 + 2 * place], rtol=1e-5)
+    without_level = np.flatnonzero(np.arange(8) != 1)
+    logit = expected.factors[without_level] @ mean[without_level]
+    np.testing.assert_allclose(tastes.predict(asked(0), items_of(0))[0, 0], logit, rtol=1e-5)
+    of_others = expected.factors[[0, 2, 4, 6]] @ mean[[0, 2, 4, 6]]
     np.testing.assert_allclose(tastes.predict(asked(5), items_of(0))[0, 0], of_others, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("shares", "low", "high"), [(False, 0.85, 1.15), (True, 0.25, 0.45)])
-def test_how_much_a_reward_says_is_found(shares: bool, low: float, high: float) -> None:
-    """A yes or no scatters as a coin does; shares about the odds scatter less, and count for more."""
+def test_how_much_an_end_and_a_like_say_is_found() -> None:
+    """Ends follow twice the logit, likes none of it; what was passed over is asked for neither."""
     rng = np.random.default_rng(3)
     tastes = Tastes()
-    odds = rng.uniform(0.2, 0.8, 40)
-    rows = []
+    logits = rng.normal(0, 1.2, 40)
+    rows: list[Row] = []
     for item in rng.integers(0, 40, 12_000).tolist():
-        p = odds[item]
-        rows += view(0, item, float(rng.beta(2 * p, 2 * (1 - p)) if shares else rng.random() < p))
+        taken, finished = (rng.random() < 1 / (1 + np.exp(-c * logits[item])) for c in (1, 2))
+        rows += view(0, item, bool(taken), int(finished), liked=bool(taken) and bool(rng.random() < 0.1))
     tastes.learn_many(acts(rows))
-    scatter, spread = tastes.view().noise[SHORT]
-    assert low < scatter / spread < high
+    slopes = tastes.view().slopes[SHORT, :, MEAN]
+    assert slopes[TAKEN] == 1.0
+    assert 1.6 < slopes[FINISHED] < 2.4
+    assert abs(slopes[LIKED]) < 0.25
+    found = tastes.predict(asked(-1), np.arange(40, dtype=np.int32))[0]
+    assert np.corrcoef(found, logits)[0, 1] > 0.97
+
+
+def test_lists_try_sooner_what_is_not_known_well() -> None:
+    tastes = Tastes()
+    for item in range(2):
+        tastes.set_item(item, [CHESS if item else CARS])
+    for _ in range(30):
+        tastes.learn_many(acts(view(0, 0, True) + view(0, 0, False)))
+    row = np.zeros(2, np.float32)
+    fill_tastes(0, 2, items_of(0, 1), tastes.view(), prior_by_key(), row)
+    known, unknown = tastes.predict(asked(0), items_of(0, 1))[0]
+    assert row[0] - known < row[1] - unknown
+    spread = np.sqrt(VARIANCE_ITEM + VARIANCE_KEY + VARIANCE_OWN)
+    np.testing.assert_allclose(row[1], unknown + CURIOSITY * spread, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +195,13 @@ def test_how_much_a_reward_says_is_found(shares: bool, low: float, high: float) 
         ([(0, 0, "impression", 0), (0, 0, "watch", -0.5)], [-1, 0]),  # swiped away
         ([(0, 0, "watch", 0.9), (0, 1, "skip", -1)], [1, -1]),  # a platform without impressions
         ([(0, 0, "impression", 0), (0, 0, "join", 0.8), (0, 1, "impression", 0)], [1, 0]),
-        ([(0, 0, "like", 1.5)], [0, 0]),  # of nothing that was shown
+        ([(0, 0, "watch", 0.9), (0, 0, "like", 1.5)], [1, 0]),  # a like that comes after
+        ([(0, 0, "like", 1.5)], [1, 0]),  # found elsewhere, or shown by what tells of no impressions
+        ([(0, 0, "dislike", -1.5)], [-1, 0]),
         ([(-1, 0, "watch", 1.0)], [0, 0]),  # nobody
     ],
 )  # fmt: skip
-def test_when_a_view_is_over(rows: list[tuple[int, int, str, float]], signs: list[int]) -> None:
+def test_when_a_view_is_over(rows: list[Row], signs: list[int]) -> None:
     tastes = Tastes()
     tastes.learn_many(acts(rows))
     found = tastes.predict(asked(0), items_of(0, 1))[0]
@@ -163,8 +219,8 @@ def chess_and_cars() -> Tastes:
         tastes.set_item(item, [CHESS if item < 20 else CARS])
     for turn in range(8):
         for user in (0, 1):
-            tastes.learn_many(acts(view(user, turn, float(user == 0))))
-            tastes.learn_many(acts(view(user, 20 + turn, float(user == 1))))
+            tastes.learn_many(acts(view(user, turn, user == 0)))
+            tastes.learn_many(acts(view(user, 20 + turn, user == 1)))
     return tastes
 
 
@@ -174,12 +230,15 @@ def test_a_taste_speaks_for_items_nobody_has_seen() -> None:
     assert found[0, 0] > 0.5 > -0.5 > found[0, 1]
     assert found[1, 1] > 0.5 > -0.5 > found[1, 0]
     assert abs(found[2, 0] - found[2, 1]) < 0.2
-    room = np.zeros(tastes.view().keys.shape[0], np.float32)
+    room = prior_by_key()
     items, logits = np.zeros(N_LIKED * POOL, np.int32), np.zeros(N_LIKED * POOL, np.float32)
     n = liked_items(0, tastes.view(), room, items, logits)
     assert set(items[:n].tolist()) == set(range(20))
-    np.testing.assert_array_equal(logits[:n], tastes.predict(asked(0), items[:n])[0])
-    assert not room.any()
+    row = np.zeros(n, np.float32)
+    fill_tastes(0, n, items[:n], tastes.view(), room, row)
+    np.testing.assert_array_equal(logits[:n], row)
+    assert (row > tastes.predict(asked(0), items[:n])[0]).all()
+    np.testing.assert_array_equal(room, prior_by_key())
     assert liked_items(7, tastes.view(), room, items, logits) == 0
 
 
@@ -195,7 +254,7 @@ def test_a_changed_taste_is_learned_and_a_faded_one_at_once_less_believed() -> N
     after = tastes.predict(asked(0), items_of(15, 35))[0]
     assert before[0] > after[0] > 0 > after[1] > before[1]
     for turn in range(10):
-        tastes.learn_many(acts(view(0, turn, 0.0) + view(0, 20 + turn, 1.0)))
+        tastes.learn_many(acts(view(0, turn, False) + view(0, 20 + turn, True)))
     found = tastes.predict(asked(0), items_of(15, 35))[0]
     assert found[0] < 0 < found[1]
 
@@ -206,9 +265,9 @@ def test_a_user_holds_what_matters_most_of_many_keys() -> None:
         tastes.set_item(item, [100 + item])
     tastes.set_item(0, [CHESS])
     for _ in range(6):
-        tastes.learn_many(acts(view(0, 0, 1.0)))
+        tastes.learn_many(acts(view(0, 0, True)))
     for item in range(1, 120):
-        tastes.learn_many(acts(view(0, item, 0.5)))
+        tastes.learn_many(acts(view(0, item, item % 2 == 0)))
     held = tastes.view().own_keys[0]
     assert (held >= 0).all()
     assert len(set(held.tolist())) == N_HELD
@@ -219,7 +278,7 @@ def test_pools_are_bounded_and_forget_what_is_withdrawn() -> None:
     tastes = Tastes()
     for item in range(POOL):
         tastes.set_item(item, [CHESS])
-    tastes.learn_many(acts(view(0, 17, 0.0)))
+    tastes.learn_many(acts(view(0, 17, False)))
     tastes.set_item(POOL, [CHESS])
     pool = tastes.view().pools[CHESS]
     assert sorted(pool.tolist()) == [item for item in range(POOL + 1) if item != 17]

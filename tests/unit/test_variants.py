@@ -196,9 +196,9 @@ def test_lists_of_several_ways_are_those_of_each_way_alone() -> None:
 
 def test_the_weight_of_the_taste_is_that_of_the_way() -> None:
     learner = LearnerSettings(device="cpu", dim=8, history=8, seen=8, max_items=1_000, tastes=True)
-    variants = ranker('{"next": {"taste_weight": 0}, "usual": {}, "five": {"taste_weight": 5}}')
+    variants = ranker('{"next": {"taste_weight": 0}, "usual": {}, "ten": {"taste_weight": 10}}')
     ways = ways_of(learner, variants)
-    assert [way.taste_weight for way in ways] == [0.0, None, 5.0]
+    assert [way.taste_weight for way in ways] == [0.0, None, 10.0]
     model, none = Model(learner, variants), np.zeros(0, np.bool_)
     for i in range(50):
         model.put_item(Item(item_id=f"v{i}", tags=[f"t{i % 3}"]))
@@ -211,7 +211,7 @@ def test_the_weight_of_the_taste_is_that_of_the_way() -> None:
     without, usual = (model.ranked(contexts, asked.history, none, weight).first(10) for weight in (0.0, None))
     assert (without.items != usual.items).any(axis=1).all()
     for row, way in enumerate(chosen):
-        same = without if way == 0 else usual  # 5 is what is usual
+        same = without if way == 0 else usual  # 10 is what is usual
         np.testing.assert_array_equal(found.items[row], same.items[row])
         np.testing.assert_allclose(found.scores[row], same.scores[row], rtol=1e-5)
 
