@@ -10,33 +10,24 @@ from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Int32
 
 from .taste_kernels import (
-    FIRST_AUTHOR,
-    KEYS,
     MEAN,
     VARIANCE,
-    VARIANCE_AUTHOR,
-    VARIANCE_OWN,
     Tables,
     n_keys_of,
-    own_prior,
 )
 
 N_LIKED: Final = 8
 """A user's best keys, whose pools are looked through for candidates."""
 
-CURIOSITY: Final = np.float32(0.3)
-"""Standard deviations that lists add to the mean: what is not known well is tried a little sooner."""
-
 
 @inlined
 def hold_own(u: int, t: Tables, by_key: Float32) -> None:
-    """Put a user's own effects into `by_key` (K, 2), which holds `prior_by_key` elsewhere."""
+    """Put a user's own means into `by_key` (K,), which is zero elsewhere."""
     if 0 <= u < len(t.own_keys):
         for p in range(t.own_keys.shape[1]):
             if t.own_keys[u, p] < 0:
                 break
-            key = t.own_keys[u, p]
-            by_key[key, MEAN], by_key[key, VARIANCE] = t.own[u, p, MEAN], t.own[u, p, VARIANCE]
+            by_key[t.own_keys[u, p]] = t.own[u, p, MEAN]
 
 
 @inlined
@@ -46,36 +37,20 @@ def forget_own(u: int, t: Tables, by_key: Float32) -> None:
         for p in range(t.own_keys.shape[1]):
             if t.own_keys[u, p] < 0:
                 break
-            key = t.own_keys[u, p]
-            by_key[key, MEAN], by_key[key, VARIANCE] = np.float32(0.0), own_prior(key)
+            by_key[t.own_keys[u, p]] = np.float32(0.0)
 
 
 @inlined
-def taste_of(item: int, t: Tables, by_key: Float32, curiosity: np.float32) -> np.float32:
-    """Logit of an item without its levels, which are the same for all items; 0 for an unknown one.
-
-    ``m + curiosity sqrt(v)`` of the effects of the item and of its keys.
-    """
-    zero = np.float32(0.0)
+def taste_of(item: int, t: Tables, by_key: Float32) -> np.float32:
+    """Logit of an item without its levels, which are the same for all items; 0 for an unknown one."""
     if item < 0 or item >= len(t.items):
-        return zero
-    keys, m, v, n = t.item_keys[item], zero, zero, 0
+        return np.float32(0.0)
+    keys, total, n = t.item_keys[item], np.float32(0.0), 0
     while n < len(keys) and keys[n] >= 0:
-        shared, mine = t.keys[keys[n]], by_key[keys[n]]
-        m += shared[MEAN] + mine[MEAN]
-        v += shared[VARIANCE] + mine[VARIANCE]
+        total += t.keys[keys[n], MEAN] + by_key[keys[n]]
         n += 1
-    w = np.float32(1.0 / np.sqrt(max(n, 1)))
-    spread = np.sqrt(t.items[item, VARIANCE] + w * w * v) if curiosity > 0 else zero
-    found: np.float32 = t.items[item, MEAN] + w * m + curiosity * spread
-    return found
-
-
-def prior_by_key() -> Float32:
-    """What is known of a user's own effects before anything is, (K, 2)."""
-    found = np.zeros((KEYS, 2), dtype=np.float32)
-    found[:FIRST_AUTHOR, VARIANCE], found[FIRST_AUTHOR:, VARIANCE] = VARIANCE_OWN, VARIANCE_AUTHOR
-    return found
+    own: np.float32 = t.items[item, MEAN] + total / np.float32(np.sqrt(max(n, 1)))
+    return own
 
 
 @kernel
@@ -126,7 +101,7 @@ def liked_items(u: int, t: Tables, by_key: Float32, out: Int32, logits: Float32)
         for p in range(len(held)):
             if held[p] < 0:
                 break
-            value = own[p, MEAN] + t.keys[held[p], MEAN] + CURIOSITY * np.sqrt(own[p, VARIANCE])
+            value = own[p, MEAN] + t.keys[held[p], MEAN]
             if most < value < bound:
                 best, most = held[p], value
         if best < 0:
@@ -137,7 +112,7 @@ def liked_items(u: int, t: Tables, by_key: Float32, out: Int32, logits: Float32)
             if pool[p] < 0 or n_out >= len(out):
                 break
             out[n_out] = pool[p]
-            logits[n_out] = taste_of(pool[p], t, by_key, CURIOSITY)
+            logits[n_out] = taste_of(pool[p], t, by_key)
             n_out += 1
     forget_own(u, t, by_key)
     return n_out
@@ -148,15 +123,15 @@ def fill_tastes(u: int, count: int, ids: Int32, t: Tables, by_key: Float32, row:
     """Logits of the first `count` of `ids` for user `u` into `row`."""
     hold_own(u, t, by_key)
     for c in range(count):
-        row[c] = taste_of(ids[c], t, by_key, CURIOSITY)
+        row[c] = taste_of(ids[c], t, by_key)
     forget_own(u, t, by_key)
 
 
 @kernel
 def fill_all(users: Int32, items: Int32, t: Tables, by_key: Float32, out: Float32) -> None:
-    """Logits (B, C) of `items` (C,) for `users` (B,), at the means."""
+    """Logits (B, C) of `items` (C,) for `users` (B,)."""
     for b in range(len(users)):
         hold_own(users[b], t, by_key)
         for c in range(len(items)):
-            out[b, c] = taste_of(items[c], t, by_key, np.float32(0.0))
+            out[b, c] = taste_of(items[c], t, by_key)
         forget_own(users[b], t, by_key)

@@ -33,7 +33,7 @@ from learners.taste_kernels import (
     VARIANCE_OWN,
     VARIANCE_SLOPE,
 )
-from learners.taste_lists import CURIOSITY, N_LIKED, fill_tastes, liked_items, prior_by_key
+from learners.taste_lists import N_LIKED, liked_items
 from learners.tastes import Tastes
 from learners.transitions import Transitions
 from schemas.errors import ConfigurationError, StateError
@@ -169,20 +169,6 @@ def test_how_much_an_end_and_a_like_say_is_found() -> None:
     assert np.corrcoef(found, logits)[0, 1] > 0.97
 
 
-def test_lists_try_sooner_what_is_not_known_well() -> None:
-    tastes = Tastes()
-    for item in range(2):
-        tastes.set_item(item, [CHESS if item else CARS])
-    for _ in range(30):
-        tastes.learn_many(acts(view(0, 0, True) + view(0, 0, False)))
-    row = np.zeros(2, np.float32)
-    fill_tastes(0, 2, items_of(0, 1), tastes.view(), prior_by_key(), row)
-    known, unknown = tastes.predict(asked(0), items_of(0, 1))[0]
-    assert row[0] - known < row[1] - unknown
-    spread = np.sqrt(VARIANCE_ITEM + VARIANCE_KEY + VARIANCE_OWN)
-    np.testing.assert_allclose(row[1], unknown + CURIOSITY * spread, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("rows", "signs"),
     [
@@ -230,15 +216,12 @@ def test_a_taste_speaks_for_items_nobody_has_seen() -> None:
     assert found[0, 0] > 0.5 > -0.5 > found[0, 1]
     assert found[1, 1] > 0.5 > -0.5 > found[1, 0]
     assert abs(found[2, 0] - found[2, 1]) < 0.2
-    room = prior_by_key()
+    room = np.zeros(tastes.view().keys.shape[0], np.float32)
     items, logits = np.zeros(N_LIKED * POOL, np.int32), np.zeros(N_LIKED * POOL, np.float32)
     n = liked_items(0, tastes.view(), room, items, logits)
     assert set(items[:n].tolist()) == set(range(20))
-    row = np.zeros(n, np.float32)
-    fill_tastes(0, n, items[:n], tastes.view(), room, row)
-    np.testing.assert_array_equal(logits[:n], row)
-    assert (row > tastes.predict(asked(0), items[:n])[0]).all()
-    np.testing.assert_array_equal(room, prior_by_key())
+    np.testing.assert_array_equal(logits[:n], tastes.predict(asked(0), items[:n])[0])
+    assert not room.any()
     assert liked_items(7, tastes.view(), room, items, logits) == 0
 
 
