@@ -88,7 +88,11 @@ class LastEventIds:
 
     def snapshot(self, buffers: MutableMapping[str, NDArray[np.generic]] | None) -> UInt8:
         """A copy of the bytes written; spans stay valid in it."""
-        return copied(self.arena.data[: int(self.arena.used[0])], "event_ids", buffers)
+        return copied(self.written(), "event_ids", buffers)
+
+    def written(self) -> UInt8:
+        """The bytes that are in use, not copied."""
+        return self.arena.data[: int(self.arena.used[0])]
 
     @classmethod
     def restored(cls, arrays: Mapping[str, NDArray[np.generic]], spans: Int64) -> LastEventIds:

@@ -15,6 +15,8 @@ from schemas.interning import Ids
 from schemas.runs import Int64, UInt64
 from schemas.texts import Texts
 
+from .growth import grown
+
 UInt8 = NDArray[np.uint8]
 DIGEST_BYTES: Final = 16
 _ID_KEY: Final = 0x7265656C666C6F77  # fixed: digests of different processes must agree
@@ -97,14 +99,23 @@ def copied(
     """A copy of `array`; in ``buffers[name]`` where `buffers` are given, made larger if need be."""
     if buffers is None:
         return array.copy()
-    spare: NDArray[Any] | None = buffers.get(name)
-    is_like = spare is not None and spare.dtype == array.dtype and spare.shape[1:] == array.shape[1:]
-    if spare is None or not is_like or len(spare) < len(array):
-        spare = np.empty((len(array) + len(array) // 4, *array.shape[1:]), dtype=array.dtype)
-        buffers[name] = spare
-    copy: NDArray[_S] = spare[: len(array)]
+    copy = room_for(array, name, buffers)
     copy[...] = array
     return copy
+
+
+def room_for(array: NDArray[_S], name: str, buffers: MutableMapping[str, NDArray[np.generic]]) -> NDArray[_S]:
+    """As much of ``buffers[name]`` as `array` takes, made larger if need be; not written.
+
+    Called ahead of `copied` the memory behind it can be found meanwhile (`learners.growth`).
+    """
+    spare: NDArray[Any] | None = buffers.get(name)
+    if spare is None or spare.dtype != array.dtype or spare.shape[1:] != array.shape[1:]:
+        spare = np.zeros((0, *array.shape[1:]), dtype=array.dtype)
+    if len(spare) < len(array) or name not in buffers:
+        buffers[name] = spare = grown(spare, len(array))
+    room: NDArray[_S] = spare[: len(array)]
+    return room
 
 
 def check_finite(arrays: Mapping[str, NDArray[np.generic]], where: str) -> None:

@@ -39,7 +39,7 @@ from schemas.runs import Float32, Int32, Int64
 
 from .growth import grown
 from .markov import FirstOrderMarkov
-from .state import copied, digest_arrays, taken
+from .state import copied, digest_arrays, room_for, taken
 from .transition_kernels import (
     BLOCK,
     CHANNELS,
@@ -318,6 +318,12 @@ class Transitions:
         arrays["clock"] = self._clock.copy()
         arrays["decay"] = np.array([self._per_ms])
         return arrays
+
+    def make_room(self, buffers: MutableMapping[str, NDArray[np.generic]]) -> None:
+        """Make `buffers` as large as `snapshot` will want them."""
+        for name, array in self._rows._asdict().items():
+            if name != "keys":
+                room_for(array[: self._n_items], name, buffers)
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Become what `snapshot` described; another half-life takes effect from here on.

@@ -35,7 +35,7 @@ from .growth import grown
 from .household import NO_TIME, arrange_rows, quarters_of
 from .last_event_ids import LastEventIds
 from .signals import DEFAULT_SIGNALS, IMPRESSION, SignalTable, weighed
-from .state import copied, digest_arrays, digest_of, digest_texts, id_hashes, taken
+from .state import copied, digest_arrays, digest_of, digest_texts, id_hashes, room_for, taken
 from .user_kernels import (
     ALREADY_APPLIED,
     APPLIED,
@@ -346,6 +346,12 @@ class PartitionState:
         arrays["partition"] = np.array([self.partition, self.n_partitions], dtype=np.int64)
         users = {f"user_{name}": array for name, array in self.users.snapshot().items()}
         return arrays | users | self._dedup.contents()
+
+    def make_room(self, buffers: MutableMapping[str, NDArray[np.generic]]) -> None:
+        """Make `buffers` as large as `snapshot` will want them."""
+        for name, column in self._columns._asdict().items():
+            room_for(column[: len(self.users)], name, buffers)
+        room_for(self._event_ids.written(), "event_ids", buffers)
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the state that `snapshot` described; `users` becomes a new Interner.

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CLOCK_ALLOWANCE_MS = 3_600_000
+MAKE_ROOM_EVERY_S = 1.0
 
 
 class Keeper(Protocol):
@@ -163,7 +164,7 @@ class WorkerCore:
         self._keeper: Keeper | None = None
         self.item_table = ItemTable(settings.learner.max_items)
         self._captured: Captured | None = None
-        self._applied_s = 0.0
+        self._applied_s = self._room_s = 0.0
         self._share = PublishShare()
 
     def keep(self, keeper: Keeper, epoch: int) -> None:
@@ -408,6 +409,15 @@ class WorkerCore:
         with self.metrics.stage("deliver"):
             self._sink.poll()
 
+    def _make_room(self) -> None:
+        """Once a second: memory for the copies of the next cut, which is found before they are made."""
+        now_s = time.perf_counter()
+        if now_s >= self._room_s:
+            self._room_s = now_s + MAKE_ROOM_EVERY_S
+            self.model.make_room()
+            for part in self.partitions.values():
+                part.make_room()
+
     def _before_send(self, sequence: int, timeout_s: float | None) -> bool:
         return self._keeper is None or self._keeper.wait_durable(sequence, timeout_s)
 
@@ -415,8 +425,11 @@ class WorkerCore:
         keeper = self._keeper
         if keeper is None:
             return
-        if self._captured is None and keeper.wants_cut():
-            self._captured = self.capture(reuse=True)
+        if self._captured is None:
+            if keeper.wants_cut():
+                self._captured = self.capture(reuse=True)
+            else:
+                self._make_room()
         if self._captured is not None and self._letters_gate.clear(self._captured.sequence):
             keeper.take(self._captured)
             self._captured = None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.growth import grown
-from learners.state import copied, taken
+from learners.state import copied, room_for, taken
 from schemas.compiled import kernel
 from schemas.runs import Int8, Int32
 
@@ -70,6 +70,10 @@ class ListedItems:
         """Copy of the rows of the first `n_users`; see `learners.state.copied`."""
         self._rows = grown(self._rows, n_users, -1)
         return copied(self._rows[:n_users], LISTED, buffers)
+
+    def make_room(self, buffers: MutableMapping[str, NDArray[np.generic]]) -> None:
+        """Make `buffers` as large as `snapshot` will want them."""
+        room_for(self._rows, LISTED, buffers)
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]], n_users: int) -> None:
         """Become what `snapshot` gave; nothing is known where a release before this one wrote it.

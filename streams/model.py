@@ -334,6 +334,10 @@ class Model:
 
     # -- state ----------------------------------------------------------------------------------
 
+    def make_room(self) -> None:
+        """Make the memory of `capture` with `reuse` as large as the next one will want it."""
+        self.transitions.make_room(self._spare)
+
     def capture(self, *, reuse: bool = False) -> Callable[[], Arrays]:
         """Copy the state now; the result puts the copies together as named arrays, on any thread.
 

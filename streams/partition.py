@@ -63,6 +63,11 @@ class Partition(Struct, kw_only=True):
         """Room in `model_users` for all local users."""
         self.model_users = grown(self.model_users, len(self.state.users), -1)
 
+    def make_room(self) -> None:
+        """Make the memory of cuts as large as the next one will want it."""
+        self.state.make_room(self.spare)
+        self.listed.make_room(self.spare)
+
     def model_user(self, user_id: str) -> int:
         """Model slot of a user, -1 where there is none."""
         local = self.state.users.find(user_id)

@@ -26,6 +26,7 @@ from .commits import Positions
 from .context import collect_rarely
 from .faust_app import ReelflowApp
 from .learner_thread import Core, LearnerThread
+from .memory_ahead import MemoryAhead
 from .topics import partition_counts
 from .transport import Consumer, commit
 from .worker_port import Telling, WorkerPort
@@ -112,6 +113,7 @@ class RoleService(Service):
         self._settings = settings
         self._role = core
         self._app: ReelflowApp | None = None
+        self._memory = MemoryAhead()
         self.thread = LearnerThread(
             core,
             queue_runs=settings.worker.queue_runs,
@@ -135,6 +137,7 @@ class RoleService(Service):
         await self._port.start()
         await self.prepare()
         self.thread.start()
+        self._memory.start()
         gc.collect()
         gc.freeze()
         gc.enable()
@@ -146,6 +149,7 @@ class RoleService(Service):
     async def on_stop(self) -> None:
         """Close the port; the drain has been before."""
         await self._port.stop()
+        self._memory.stop()
 
     def fail(self, error: BaseException) -> None:
         """End the process with `error`; from any thread."""

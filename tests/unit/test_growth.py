@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import resource
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners import growth
-from learners.growth import RESERVED_FROM_BYTES, Reserve, grown
+from learners.growth import AHEAD_BYTES, RESERVED_FROM_BYTES, Reserve, grown, populate
+from learners.state import copied, room_for
+from streams.memory_ahead import MemoryAhead
 
 ROW = 1 << 10  # int32 of a row, 4 KiB
 LARGE = RESERVED_FROM_BYTES // (4 * ROW)
@@ -96,3 +100,72 @@ def test_without_address_space_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> 
     assert not isinstance(array.base, mmap.mmap)
     assert (array[:LARGE] == 1).all()
     assert (array[LARGE:] == -1).all()
+
+
+def faults() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is reserved on Linux")
+def test_memory_is_found_before_it_is_written_and_what_it_holds_stays() -> None:
+    array = grown(np.zeros((0, ROW), dtype=np.int32), LARGE)
+    array[0], array[-1] = 1, 2
+    found = populate()
+    if found is None:
+        pytest.skip("a kernel before 5.14")
+    assert found >= AHEAD_BYTES
+    assert populate() == 0
+    before = faults()
+    longer = grown(array, LARGE + AHEAD_BYTES // (8 * ROW))
+    longer[1 : LARGE - 1] = 7
+    longer[LARGE : LARGE + AHEAD_BYTES // (16 * ROW)] = 7
+    assert faults() - before < 8  # some for python itself; each of the pages would be one otherwise
+    assert longer[0, 0] == 1
+    assert longer[LARGE - 1, -1] == 2
+    assert populate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is reserved on Linux")
+def test_memory_ahead_runs_beside_what_writes() -> None:
+    ahead = MemoryAhead()
+    ahead.start()
+    try:
+        array = np.zeros((0, ROW), dtype=np.int32)
+        for n in range(LARGE, 4 * LARGE, LARGE // 8):
+            before = len(array)
+            array = grown(array, n)
+            array[before:] = np.arange(before, len(array))[:, None]
+        reserve = array.base
+        assert isinstance(reserve, Reserve)
+        until = time.monotonic() + 30
+        while ahead.alive and reserve.populated < array.nbytes:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        np.testing.assert_array_equal(array, np.broadcast_to(np.arange(len(array))[:, None], array.shape))
+    finally:
+        ahead.stop()
+    assert not ahead.alive
+
+
+def test_a_kernel_that_cannot_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = grown(np.zeros((0, ROW), dtype=np.int32), LARGE)
+    monkeypatch.setattr(growth, "_MADVISE", lambda *_: -1)
+    assert populate() is None
+    ahead = MemoryAhead()
+    ahead.start()
+    ahead._thread.join(10)
+    assert not ahead.alive
+    ahead.stop()
+    assert len(array) >= LARGE
+
+
+def test_room_is_made_ahead_of_a_copy_and_used_by_it() -> None:
+    buffers: dict[str, np.ndarray] = {}
+    array = np.arange(12, dtype=np.int32).reshape(6, 2)
+    room_for(array[:4], "rows", buffers)
+    place = buffers["rows"]
+    copy = copied(array[:4], "rows", buffers)
+    assert copy.base is place
+    np.testing.assert_array_equal(copy, array[:4])
+    np.testing.assert_array_equal(copied(array, "rows", buffers), array)
+    assert copied(array.astype(np.int64), "rows", buffers).dtype == np.int64
