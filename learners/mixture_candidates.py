@@ -72,7 +72,7 @@ class Room(NamedTuple):
     top_items: Int32  # (k,)
     top_scores: Float32  # (k,)
     most: Float32  # (k,)
-    by_key: Float32  # (K,) zeros
+    by_key: Float32  # (K, 2) as `taste_lists.prior_by_key`
     liked: Int32  # (L,) and as many keys
 
 

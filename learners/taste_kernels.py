@@ -15,6 +15,9 @@ from .signals import DISLIKE, IMPRESSION, JOIN, LEAVE, SKIP, WATCH
 N_KEYS: Final = 5
 """Keys an item at most: four tags and a creator, say."""
 
+CURIOSITY: Final = np.float32(0.3)
+"""Standard deviations that lists add to the mean while tastes have just changed (`Tastes.curious`)."""
+
 N_HELD: Final = 32
 """Keys that are held for a user."""
 
@@ -64,6 +67,7 @@ class Tables(NamedTuple):
     own_keys: Int32  # (U, N_HELD) -1 where free
     own: Float32  # (U, N_HELD, 2)
     pools: Int32  # (K, POOL) items by key, -1 where free
+    curiosity: Float32  # (1,) standard deviations that lists add to the mean; nothing that was learned
 
 
 class Views(NamedTuple):

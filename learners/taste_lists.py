@@ -10,10 +10,15 @@ from schemas.compiled import inlined, kernel
 from schemas.runs import Float32, Int32
 
 from .taste_kernels import (
+    FIRST_AUTHOR,
+    KEYS,
     MEAN,
     VARIANCE,
+    VARIANCE_AUTHOR,
+    VARIANCE_OWN,
     Tables,
     n_keys_of,
+    own_prior,
 )
 
 N_LIKED: Final = 8
@@ -22,12 +27,13 @@ N_LIKED: Final = 8
 
 @inlined
 def hold_own(u: int, t: Tables, by_key: Float32) -> None:
-    """Put a user's own means into `by_key` (K,), which is zero elsewhere."""
+    """Put a user's own effects into `by_key` (K, 2), which holds `prior_by_key` elsewhere."""
     if 0 <= u < len(t.own_keys):
         for p in range(t.own_keys.shape[1]):
             if t.own_keys[u, p] < 0:
                 break
-            by_key[t.own_keys[u, p]] = t.own[u, p, MEAN]
+            key = t.own_keys[u, p]
+            by_key[key, MEAN], by_key[key, VARIANCE] = t.own[u, p, MEAN], t.own[u, p, VARIANCE]
 
 
 @inlined
@@ -37,20 +43,37 @@ def forget_own(u: int, t: Tables, by_key: Float32) -> None:
         for p in range(t.own_keys.shape[1]):
             if t.own_keys[u, p] < 0:
                 break
-            by_key[t.own_keys[u, p]] = np.float32(0.0)
+            key = t.own_keys[u, p]
+            by_key[key, MEAN], by_key[key, VARIANCE] = np.float32(0.0), own_prior(key)
 
 
 @inlined
 def taste_of(item: int, t: Tables, by_key: Float32) -> np.float32:
-    """Logit of an item without its levels, which are the same for all items; 0 for an unknown one."""
+    """Logit of an item without its levels, which are the same for all items; 0 for an unknown one.
+
+    ``m + curiosity sqrt(v)`` of the effects of the item and of its keys.
+    """
+    zero, curiosity = np.float32(0.0), t.curiosity[0]
     if item < 0 or item >= len(t.items):
-        return np.float32(0.0)
-    keys, total, n = t.item_keys[item], np.float32(0.0), 0
+        return zero
+    keys, m, v, n = t.item_keys[item], zero, zero, 0
     while n < len(keys) and keys[n] >= 0:
-        total += t.keys[keys[n], MEAN] + by_key[keys[n]]
+        shared, mine = t.keys[keys[n]], by_key[keys[n]]
+        m += shared[MEAN] + mine[MEAN]
+        v += shared[VARIANCE] + mine[VARIANCE]
         n += 1
-    own: np.float32 = t.items[item, MEAN] + total / np.float32(np.sqrt(max(n, 1)))
-    return own
+    w = np.float32(1.0 / np.sqrt(max(n, 1)))
+    found: np.float32 = t.items[item, MEAN] + w * m
+    if curiosity > zero:
+        found += curiosity * np.sqrt(t.items[item, VARIANCE] + w * w * v)
+    return found
+
+
+def prior_by_key() -> Float32:
+    """What is known of a user's own effects before anything is, (K, 2)."""
+    found = np.zeros((KEYS, 2), dtype=np.float32)
+    found[:FIRST_AUTHOR, VARIANCE], found[FIRST_AUTHOR:, VARIANCE] = VARIANCE_OWN, VARIANCE_AUTHOR
+    return found
 
 
 @kernel
@@ -101,7 +124,7 @@ def liked_items(u: int, t: Tables, by_key: Float32, out: Int32, logits: Float32)
         for p in range(len(held)):
             if held[p] < 0:
                 break
-            value = own[p, MEAN] + t.keys[held[p], MEAN]
+            value = own[p, MEAN] + t.keys[held[p], MEAN] + t.curiosity[0] * np.sqrt(own[p, VARIANCE])
             if most < value < bound:
                 best, most = held[p], value
         if best < 0:

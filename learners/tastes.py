@@ -25,7 +25,8 @@ a like says of a taste. All are independent Gaussians (assumed density filtering
 
 Before a view the variances of its effects are divided by .997 (.98 for the user's own, .999 for
 slopes), never beyond the prior: old views count for less, and old certainty does not stand against a new
-taste. `predict` says m without the user's level, at the means: 0 for what nothing is known of.
+taste. `predict` says m without the user's level, at the means: 0 for what nothing is known of. While
+`curious` .3 standard deviations of it are added (upper confidence): what is not known well is tried sooner.
 
 A user holds 32 keys; a new one beyond takes the place of the one of which least is known.
 
@@ -37,7 +38,8 @@ References
 Graepel et al., Web-scale Bayesian click-through rate prediction for sponsored search advertising in
 Microsoft's Bing search engine, ICML 2010. Chapelle and Li, An empirical evaluation of Thompson sampling,
 NIPS 2011 (independent Gaussian weights, online). Tutz, Sequential models in categorical regression, CSDA
-1991 (continuation ratios).
+1991 (continuation ratios). Li et al., A contextual-bandit approach to personalized news article
+recommendation, WWW 2010 (upper confidence).
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ from schemas.runs import Float32, Int8, Int32
 from .growth import grown
 from .state import check_finite, digest_arrays, taken
 from .taste_kernels import (
+    CURIOSITY,
     FEW_LIKE,
     FIRST_AUTHOR,
     KEYS,
@@ -75,7 +78,7 @@ from .taste_kernels import (
     Views,
     learn_events,
 )
-from .taste_lists import fill_all, put_in_pools, take_from_pools
+from .taste_lists import fill_all, prior_by_key, put_in_pools, take_from_pools
 
 Bools = NDArray[np.bool_]
 
@@ -107,7 +110,7 @@ class Tastes:
         )
         self._dirty_items: Bools = np.zeros(0, dtype=np.bool_)
         self._dirty_users: Bools = np.zeros(0, dtype=np.bool_)
-        self._by_key: Float32 = np.zeros(KEYS, dtype=np.float32)
+        self._by_key = prior_by_key()
         self._places: Int32 = np.zeros(N_KEYS, dtype=np.int32)
         self._said: Int8 = np.zeros(N_PARTS, dtype=np.int8)
 
@@ -140,6 +143,15 @@ class Tastes:
         """Propose an item no more."""
         if 0 <= item < self._n_items:
             take_from_pools(item, self._tables)
+
+    @property
+    def curious(self) -> bool:
+        """Whether what is not known well is tried sooner; how lists are made, and no part of the state."""
+        return bool(self._tables.curiosity[0] > 0)
+
+    @curious.setter
+    def curious(self, is_curious: bool) -> None:
+        self._tables.curiosity[0] = CURIOSITY if is_curious else 0.0
 
     def view(self) -> Tables:
         """The live tables, not to be changed, and not to be kept over what is learned."""
@@ -202,6 +214,7 @@ class Tastes:
         keys = max(int(found[name].max(initial=-1)) for name in ("item_keys", "own_keys"))
         if not fixed or len(n_items) > 1 or len(n_users) > 1 or keys >= KEYS:
             raise StateError("the tastes' arrays do not belong together")
+        found["curiosity"] = self._tables.curiosity
         self._tables = Tables(**{name: found[name] for name in Tables._fields})  # type: ignore[arg-type]
         views = {name: found[f"view_{name}"] for name in Views._fields}
         self._views = Views(**views)  # type: ignore[arg-type]
@@ -268,6 +281,7 @@ def no_tastes() -> Tables:
         own_keys=np.full((0, N_HELD), -1, dtype=np.int32),
         own=np.zeros((0, N_HELD, 2), dtype=np.float32),
         pools=np.full((0, POOL), -1, dtype=np.int32),
+        curiosity=np.zeros(1, dtype=np.float32),
     )
 
 

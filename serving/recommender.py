@@ -19,8 +19,8 @@ from learners.content_kernels import N_PROPOSED
 from learners.mixture import HALF_LIVES_H
 from learners.mixture_candidates import Counted, Embedded, Gathered, Room, gather_users
 from learners.mixture_lists import best_places, place_of, write_lists
-from learners.taste_kernels import KEYS, POOL, Tables
-from learners.taste_lists import N_LIKED
+from learners.taste_kernels import POOL, Tables
+from learners.taste_lists import N_LIKED, prior_by_key
 from learners.tastes import no_tastes
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
@@ -373,6 +373,6 @@ def _make_room(
         top_items=np.zeros(list_size + spare, dtype=np.int32),
         top_scores=np.zeros(list_size + spare, dtype=np.float32),
         most=np.zeros(list_size + spare, dtype=np.float32),
-        by_key=np.zeros(KEYS, dtype=np.float32),
+        by_key=prior_by_key(),
         liked=np.zeros(N_LIKED * POOL, dtype=np.int32),
     )

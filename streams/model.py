@@ -258,6 +258,8 @@ class Model:
         """Lists of B users, not ordered yet; `taste_weight` as in `serving.recommender`."""
         if isinstance(self.ranker, Ranker):
             return self.ranker.rank(contexts, seen, withdrawn)
+        if self.tastes is not None:
+            self.tastes.curious = self.adaptation.is_on
         return self.ranker.rank(contexts, seen, withdrawn, taste_weight=taste_weight)
 
     def ordered(

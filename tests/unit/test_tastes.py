@@ -12,6 +12,7 @@ from learners.mixture import TASTE_WEIGHT, Mixture
 from learners.mixture_features import TASTE
 from learners.popularity import Popularity
 from learners.taste_kernels import (
+    CURIOSITY,
     FEW_LIKE,
     FINISHED,
     FIRST_AUTHOR,
@@ -33,7 +34,7 @@ from learners.taste_kernels import (
     VARIANCE_OWN,
     VARIANCE_SLOPE,
 )
-from learners.taste_lists import N_LIKED, liked_items
+from learners.taste_lists import N_LIKED, liked_items, prior_by_key
 from learners.tastes import Tastes
 from learners.transitions import Transitions
 from schemas.errors import ConfigurationError, StateError
@@ -169,6 +170,37 @@ def test_how_much_an_end_and_a_like_say_is_found() -> None:
     assert np.corrcoef(found, logits)[0, 1] > 0.97
 
 
+def test_what_is_not_known_well_is_tried_sooner_while_curious() -> None:
+    tastes = Tastes()
+    for item in range(2):
+        tastes.set_item(item, [CHESS if item else CARS])
+    for _ in range(30):
+        tastes.learn_many(acts(view(0, 0, True) + view(0, 0, False)))
+    digest = tastes.digest()
+    known, unknown = tastes.predict(asked(0), items_of(0, 1))[0]
+    assert not tastes.curious
+    tastes.curious = True
+    more = tastes.predict(asked(0), items_of(0, 1))[0]
+    assert more[0] - known < more[1] - unknown
+    spread = np.sqrt(VARIANCE_ITEM + VARIANCE_KEY + VARIANCE_OWN)
+    np.testing.assert_allclose(more[1], unknown + CURIOSITY * spread, rtol=1e-5)
+    assert tastes.digest() == digest
+    again = Tastes()
+    again.restore(tastes.snapshot())
+    assert not again.curious
+    np.testing.assert_array_equal(again.predict(asked(0), items_of(0, 1))[0], [known, unknown])
+
+
+def test_lists_are_curious_while_the_model_adapts() -> None:
+    model = Model(LearnerSettings(device="cpu", max_items=1_000, tastes=True), RankerSettings())
+    assert model.tastes is not None
+    for adapts in (False, True):
+        if adapts:
+            model.adapt()
+        model.ranked(asked(0), np.zeros((1, 0), np.int32), NOTHING)
+        assert model.tastes.curious is adapts
+
+
 @pytest.mark.parametrize(
     ("rows", "signs"),
     [
@@ -216,12 +248,12 @@ def test_a_taste_speaks_for_items_nobody_has_seen() -> None:
     assert found[0, 0] > 0.5 > -0.5 > found[0, 1]
     assert found[1, 1] > 0.5 > -0.5 > found[1, 0]
     assert abs(found[2, 0] - found[2, 1]) < 0.2
-    room = np.zeros(tastes.view().keys.shape[0], np.float32)
+    room = prior_by_key()
     items, logits = np.zeros(N_LIKED * POOL, np.int32), np.zeros(N_LIKED * POOL, np.float32)
     n = liked_items(0, tastes.view(), room, items, logits)
     assert set(items[:n].tolist()) == set(range(20))
     np.testing.assert_array_equal(logits[:n], tastes.predict(asked(0), items[:n])[0])
-    assert not room.any()
+    np.testing.assert_array_equal(room, prior_by_key())
     assert liked_items(7, tastes.view(), room, items, logits) == 0
 
 
