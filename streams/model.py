@@ -19,6 +19,7 @@ from learners.baselines import BaselinePlaces
 from learners.drift import DriftMonitor
 from learners.evaluation import MOST_PLACES, PrequentialBoard
 from learners.markov import FirstOrderMarkov
+from learners.mixture import TASTE_WEIGHT
 from learners.popularity import is_available
 from learners.signals import is_evidence
 from learners.state import check_finite, digest_arrays, digest_texts, taken
@@ -50,6 +51,9 @@ SQUARES_KEPT: Final = 0.1
 USER_ROWS_KEPT: Final = 0.0
 TASTES_KEPT: Final = 0.0
 """Shares of what was learned before a drift that stay when adapting begins."""
+
+ADAPTING_TASTE_WEIGHT: Final = 3.0 * float(TASTE_WEIGHT)
+"""In what orders lists while the model adapts: what is likely to be next was learned before."""
 
 DRIFT_PLACES: Final = 10
 MICRO_BATCH: Final = 128
@@ -260,6 +264,8 @@ class Model:
             return self.ranker.rank(contexts, seen, withdrawn)
         if self.tastes is not None:
             self.tastes.curious = self.adaptation.is_on
+            if self.adaptation.is_on and taste_weight is None:
+                taste_weight = ADAPTING_TASTE_WEIGHT
         return self.ranker.rank(contexts, seen, withdrawn, taste_weight=taste_weight)
 
     def ordered(

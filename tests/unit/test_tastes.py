@@ -45,6 +45,7 @@ from serving.ranking import SOURCES
 from serving.recommender import Recommender
 from streams.model import Model
 from tests.learner_makers import new_evidence
+from tests.unit.test_model import batch_of
 
 SHORT = SURFACES.index("short_video")
 CHESS, CARS, ANN = 3, 4, 9
@@ -199,6 +200,19 @@ def test_lists_are_curious_while_the_model_adapts() -> None:
             model.adapt()
         model.ranked(asked(0), np.zeros((1, 0), np.int32), NOTHING)
         assert model.tastes.curious is adapts
+
+
+def test_lists_lean_on_tastes_while_the_model_adapts() -> None:
+    model = Model(LearnerSettings(device="cpu", max_items=1_000, tastes=True), RankerSettings())
+    for seed in range(2):
+        model.learn(batch_of(512, seed=seed), NOTHING)
+    batch = batch_of(6, seed=9)
+    contexts, none = Contexts(users=batch.users, history=batch.history, now_ms=0), np.zeros((6, 0), np.int32)
+    model.adapt()
+    found = model.ranked(contexts, none, NOTHING)
+    by_weight = [model.ranked(contexts, none, NOTHING, weight).scores for weight in (10.0, 30.0)]
+    np.testing.assert_array_equal(found.scores, by_weight[1])
+    assert (by_weight[0] != by_weight[1]).any()
 
 
 @pytest.mark.parametrize(
