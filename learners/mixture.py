@@ -15,7 +15,7 @@ up, and where lists are what is shown, z learns to foresee the lists. So lists a
 
     z + 10 taste       taste: the logit that it is taken up if shown, `learners.tastes`
 
-The 5 is no matter of calibration: what was shown is what was thought to be liked, so its outcomes tell
+The 10 is no matter of calibration: what was shown is what was thought to be liked, so its outcomes tell
 little of how much a taste weighs, and learning the weight from them makes lists worse (docs/drift.md).
 """
 

@@ -22,7 +22,10 @@ from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
 from schemas.topics import MAX_LETTER_BYTES
 from serving.metrics import WorkerMetrics
+from streams.checkpoint.journal import JournalEntry
+from streams.commits import Positions
 from streams.core import WorkerCore
+from streams.cut import Captured
 from streams.sinks import Delivered, Headers
 
 PARTITIONS = 2
@@ -150,6 +153,44 @@ def test_an_idle_partition_emptied_by_retention_is_ready_at_once() -> None:
     assert life.core.lag_records() == 0
     assert life.core.recovered_ratio() == 1
     assert life.core.safe_positions() == {}
+
+
+class RestingKeeper:
+    """Everything is durable at once, and it is never time for a checkpoint."""
+
+    def append(self, entry: JournalEntry) -> None:
+        pass
+
+    def wait_durable(self, sequence: int, timeout_s: float | None = None) -> bool:
+        return True
+
+    def wants_cut(self) -> bool:
+        return False
+
+    def take(self, captured: Captured) -> None:
+        raise AssertionError("no cut was wanted")
+
+    def close(self, captured: Captured) -> None:
+        raise AssertionError("no cut was wanted")
+
+    def positions(self) -> Positions:
+        return {}
+
+
+def test_room_for_the_first_checkpoint_is_made_before_it_is_time() -> None:
+    """Its copies take hundreds of MiB that nobody touched; finding them is not for the thread that learns."""
+    world = World(3, 100)
+    life = Incarnation(world)
+    life.core.keep(RestingKeeper(), 1)
+    for place in world.log:
+        life.read(place, 100)
+    assert not any(part.spare for part in life.core.partitions.values())
+    life.core.tick()
+    for part in life.core.partitions.values():
+        made = dict(part.spare)
+        assert len(made["numbers"]) >= len(part.state.users)
+        part.state.snapshot(part.spare)
+        assert all(part.spare[name] is made[name] for name in part.spare)
 
 
 def test_what_retention_took_while_the_worker_was_down_is_told() -> None:

@@ -328,6 +328,17 @@ def test_bytes_of_last_event_ids_are_bounded_by_those_in_use() -> None:
     assert len(state.snapshot()["event_ids"]) < 5_000
 
 
+def test_room_made_ahead_is_what_the_snapshot_writes_to() -> None:
+    """Or the first cut would find all its memory on the thread that learns."""
+    state, buffers = _folded(1), dict[str, Any]()
+    state.make_room(buffers)
+    made = dict(buffers)
+    arrays = state.snapshot(buffers)
+    assert {name: id(array) for name, array in buffers.items()} == {n: id(a) for n, a in made.items()}
+    assert made.keys() <= arrays.keys()
+    assert all(np.shares_memory(arrays[name], made[name]) for name in made if arrays[name].size)
+
+
 def test_memory_of_an_earlier_snapshot_is_used_again() -> None:
     state, buffers = _folded(1), dict[str, Any]()
     first = state.snapshot(buffers)
