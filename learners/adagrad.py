@@ -154,10 +154,9 @@ class DenseParameter:
         self.squares *= kept
 
     def load(self, value: Float32, squares: Float32) -> None:
-        """Become this value; what is given is copied."""
-        device = self.value.device
-        self.value = torch.from_numpy(value).to(device, copy=True)
-        self.squares = torch.from_numpy(squares).to(device, copy=True)
+        """Become this value, in place: a captured graph reads it where it stands."""
+        self.value.copy_(torch.from_numpy(value))
+        self.squares.copy_(torch.from_numpy(squares))
 
 
 def row_norms(gradient: Tensor) -> Tensor:

@@ -43,3 +43,14 @@ def resolve_device(name: str) -> torch.device:
             )
         return torch.device("cuda", index)
     return torch.device("cpu")
+
+
+def device_name(device: str) -> str:
+    """What sums are taken on, by the name of a device as `torch.device` prints it.
+
+    Two GPUs of one name give the same bits, a GPU and a CPU agree to rounding.
+
+    >>> device_name("cpu")
+    'cpu'
+    """
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from schemas.runs import Float32, Int32
 
+from .row_sums import add_rows
+
 _REDUCE: Final = {"reassoc", "contract", "nsz"}
 
 
@@ -81,14 +83,13 @@ def unattend_tensors(
     """`unattend` as tensor operations."""
     b, n_heads, h = weights.shape
     d = items.shape[1]
-    safe = history.clamp(min=0)
-    rows = items[safe]  # (B, H, d)
+    rows = items[history.clamp(min=0)]  # (B, H, d)
     d_pool, query = d_pools.view(b, n_heads, d), queries.view(b, n_heads, d)
     slope = torch.einsum("bnd,bhd->bnh", d_pool, rows)
     slope = weights * (slope - (weights * slope).sum(2, keepdim=True))  # (B, h, H)
     d_rows = torch.einsum("bnh,bnd->bhd", weights, d_pool)
     d_rows = d_rows + torch.einsum("bnh,bnd->bhd", slope, query) / d**0.5
-    d_items.index_add_(0, safe.reshape(-1), d_rows.reshape(b * h, d))
+    add_rows(d_items, history.reshape(-1), d_rows.reshape(b * h, d))
     d_queries = torch.einsum("bnh,bhd->bnd", slope, rows) / d**0.5
     return d_queries.reshape(b, n_heads * d), slope.sum(0)
 

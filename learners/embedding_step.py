@@ -19,7 +19,8 @@ negatives by default: with them, R@20 on movietweetings fell from .315 to .297 (
 what is popular right now, which is worth learning).
 
 Every array here is as large as the step, never as the table: rows are gathered before and
-scattered after. The pooling has a compiled form for the CPU and a tensor form for the GPU.
+scattered after. The pooling has a compiled form for the CPU and a tensor form for the GPU, where
+sums over equal rows are taken in a fixed order too (`row_sums`).
 """
 
 from __future__ import annotations
@@ -36,26 +37,60 @@ from schemas.runs import Float32, Int32
 from .embedding_attention import attend, unattend
 from .embedding_losses import slopes
 from .embedding_options import Loss
+from .row_sums import add_rows
+
+MAX_ROWS: Final = 512
+"""Rows of one step, at most; shifted contexts come on top."""
 
 _REDUCE: Final = {"reassoc", "contract", "nsz"}
 
 
-class StepInput(NamedTuple):
-    """Index arrays of one step; items and users are numbered within it.
+class StepArrays(NamedTuple):
+    """One step as it leaves the host; items and users are numbered within it.
 
     The first C of the R item rows are the negatives drawn; the first P of the B rows have targets.
     """
 
-    history: Tensor  # (B, H) int32 item rows, -1 padded, oldest first
-    user: Tensor  # (B,) int32 user rows, none of them padding
+    history: Int32  # (B, H) item rows, -1 padded, oldest first
+    user: Int32  # (B,) user rows, none of them padding
+    weight: Float32  # (B,): omega for targets, v for real negatives
+    target: Int32  # (P,) item rows
+    target_correction: Float32  # (P,) -log n_t
+    correction: Float32  # (C,) log m_c - log n_c
+    share: Float32  # (C,) m_c over all draws
+    negative: Int32  # (B - P,) item rows of the real negatives
+
+
+class StepInput(NamedTuple):
+    """`StepArrays` as tensors, with the accidental hits."""
+
+    history: Tensor  # (B, H) integer item rows, -1 padded, oldest first
+    user: Tensor  # (B,) integer user rows, none of them padding
     weight: Tensor  # (B,) float32: omega for targets, v for real negatives
-    target: Tensor  # (P,) int32 item rows
+    target: Tensor  # (P,) integer item rows
     target_correction: Tensor  # (P,) float32 -log n_t
     correction: Tensor  # (C,) float32 log m_c - log n_c
     share: Tensor  # (C,) float32 m_c over all draws
     hit_rows: Tensor  # (K,) int64 rows and
     hit_columns: Tensor  # (K,) int64 columns of accidental hits
-    negative: Tensor  # (B - P,) int32 item rows of the real negatives
+    negative: Tensor  # (B - P,) integer item rows of the real negatives
+
+    @classmethod
+    def of(cls, step: StepArrays) -> StepInput:
+        """The same on the CPU, sharing memory."""
+        hits = np.flatnonzero(step.target < len(step.correction))
+        return cls(
+            history=torch.from_numpy(step.history),
+            user=torch.from_numpy(step.user),
+            weight=torch.from_numpy(step.weight),
+            target=torch.from_numpy(step.target),
+            target_correction=torch.from_numpy(step.target_correction),
+            correction=torch.from_numpy(step.correction),
+            share=torch.from_numpy(step.share),
+            hit_rows=torch.from_numpy(hits),
+            hit_columns=torch.from_numpy(step.target[hits].astype(np.int64)),
+            negative=torch.from_numpy(step.negative),
+        )
 
 
 class Dense(NamedTuple):
@@ -174,7 +209,7 @@ def _sampled_part(
         scores = torch.mm(f.bfloat16(), negatives.bfloat16().T).float() + step.correction
     else:
         scores = torch.addmm(step.correction, f, negatives.T)  # (P, C)
-    scores[step.hit_rows, step.hit_columns] = -torch.inf
+    scores.index_put_((step.hit_rows, step.hit_columns), scores.new_full((), -torch.inf))
     found = slopes(loss, own, scores, step.share, step.weight[: len(f)])
     d_own = found.targets[:, None]
     if half:
@@ -212,11 +247,10 @@ def unpool_tensors(items: Tensor, history: Tensor, weights: Tensor, d_x: Tensor,
     """Add the pooling's gradient to `d_items` (R, d); returns d loss / d w (B, H)."""
     d = items.shape[1]
     d_last, d_mean = d_x[:, :d], d_x[:, d:]
-    safe = history.clamp(min=0)
-    d_w = torch.einsum("bd,bhd->bh", d_mean, items[safe])
+    d_w = torch.einsum("bd,bhd->bh", d_mean, items[history.clamp(min=0)])
     spread = weights[:, :, None] * d_mean[:, None, :]  # (B, H, d); 0 where padded
-    d_items.index_add_(0, safe.reshape(-1), spread.reshape(-1, d))
-    d_items.index_add_(0, safe[:, -1], d_last * (history[:, -1:] >= 0))
+    spread[:, -1] += d_last * (history[:, -1:] >= 0)
+    add_rows(d_items, history.reshape(-1), spread.reshape(-1, d))
     return d_w
 
 
@@ -224,7 +258,7 @@ def _scatter(target: Tensor, rows: Tensor, values: Tensor) -> None:
     if target.device.type == "cpu":
         _add_to_rows(target.numpy(), rows.numpy(), values.numpy())
     else:
-        target.index_add_(0, rows, values)
+        add_rows(target, rows, values)
 
 
 @njit(nogil=True, cache=True)

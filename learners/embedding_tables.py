@@ -15,6 +15,7 @@ from schemas.learner import Arrays, TouchedKeys
 from schemas.runs import Float32, Int32
 
 from .adagrad import DEFAULT_RATES, DenseParameter, RowTable
+from .embedding_graphs import CapturedSteps
 from .embedding_options import EmbeddingOptions
 from .embedding_rows import gaussian_rows, gaussian_rows_at
 from .embedding_step import Dense
@@ -74,7 +75,9 @@ class EmbeddingTables:
         self._closed = torch.zeros(0, device=self._device)  # 0 for supported items, else -inf
         self._dirty_items: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
         self._dirty_dense = False
-        self._on_host: Float32 | None = None
+        self._on_host: Float32 = np.zeros((0, dim), dtype=np.float32)  # of a GPU: the item table, and
+        self._stale: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)  # which of its rows have changed since
+        self._captured: CapturedSteps | None = None
         self.discarded_steps = 0
         """Steps not taken because their loss or gradient was not finite."""
 
@@ -103,7 +106,7 @@ class EmbeddingTables:
                 more = max(n_items, 2 * len(self._closed)) - len(self._closed)
                 self._closed = torch.cat([self._closed, self._closed.new_full((more,), -torch.inf)])
             self._n_items = n_items
-            self._on_host = None
+            self._stale = grown(self._stale, n_items, True)
         self._users.ensure(n_users)
 
     def item_vectors(self, items: Tensor) -> Tensor:
@@ -169,7 +172,7 @@ class EmbeddingTables:
         self._closed[self._tensor(items.astype(np.int64))] = self._tensor(closed)
         for head in (self._head, self._hasty_head):
             head.imported(items, support, self._items.values[: self._n_items])
-        self._on_host = None
+        self._not_on_host(items)
 
     def export_users(self, users: Int32) -> Float32:
         """p_u of user slots `users` (B,): (B, d), zero for a user without a row; a copy."""
@@ -210,7 +213,7 @@ class EmbeddingTables:
         (n_items,) = taken(arrays, "counters", np.zeros(0, np.int64), rows=1).tolist()
         self.ensure(n_items, 0)
         for name, value in values.items():
-            self._dense[name].value = self._tensor(value)
+            self._dense[name].value.copy_(torch.from_numpy(value))
 
     def snapshot(self) -> Arrays:
         """Named arrays of the state, trimmed to what is in use; copies.
@@ -277,11 +280,27 @@ class EmbeddingTables:
         self._closed = self._tensor(np.where(counts > 0, 0.0, -np.inf).astype(np.float32))
         self._dirty_items = np.zeros(len(self._place), dtype=np.bool_)
         self._dirty_dense = False
-        self._on_host = None
+        self._on_host = np.zeros((0, self._dim), dtype=np.float32)
+        self._stale = np.ones(n, dtype=np.bool_)
 
     def digest(self) -> str:
         """Hash of `snapshot` (hex)."""
         return digest_arrays(self.snapshot())
+
+    def _not_on_host(self, items: Int32) -> None:
+        if self._device.type != "cpu":
+            self._stale[items] = True
+
+    def _mirror(self) -> Float32:
+        """The item table (N, d) on the host; costs a copy of the rows that have changed."""
+        n = self._n_items
+        rows = np.flatnonzero(self._stale[:n])
+        if len(rows):
+            self._on_host = grown(self._on_host, n, 0.0)
+            self._stale[rows] = False
+            values = self._items.values[:n] if 2 * len(rows) > n else self._items.gather(self._tensor(rows))
+            self._on_host[slice(n) if 2 * len(rows) > n else rows] = host_array(values)
+        return self._on_host[:n]
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)

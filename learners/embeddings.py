@@ -18,7 +18,7 @@ their item was a target already. Before any item was a target there is nothing t
 first step only counts.
 
 Same seed and same batches give the same state, bit by bit, on one kind of CPU with one number of
-threads. On a GPU sums run in varying order, and results agree to rounding.
+threads, and on one kind of GPU with one release of PyTorch. A CPU and a GPU agree to rounding.
 
 References
 ----------
@@ -40,15 +40,14 @@ from schemas.learner import Contexts, Interactions
 from schemas.records import EVENT_TYPES
 from schemas.runs import Float32, Int32
 
-from .adagrad import row_norms
+from .embedding_graphs import CapturedSteps, found_of
 from .embedding_rows import Numbered, number_items
-from .embedding_step import StepGradients, StepInput, encode, gradients
+from .embedding_step import MAX_ROWS, StepArrays, StepInput, encode
 from .embedding_tables import EmbeddingTables, host_array
 from .nearest import Ranked, best_items
 from .negatives import Float64
 from .transition_kernels import Bools
 
-MAX_ROWS: Final = 512
 ENGAGING: Final = np.isin(EVENT_TYPES, ("like", "favourite", "comment", "share", "follow", "gift"))
 """Which event types say more than that something was watched."""
 
@@ -59,7 +58,8 @@ class Embeddings(EmbeddingTables):
     Cost on one core at d = 64, H = 50 and 8 000 items: 19 microseconds a target learned in
     full steps of 64, 12 in steps of 128 (a step of a few targets costs about half a millisecond
     whatever they are), 1.5 a user vector, 45 a list of 100 among all items with its normaliser.
-    Steps are small: more than one torch thread does not pay.
+    Steps are small: more than one torch thread does not pay. On a GPU a step is a captured graph
+    (`learners.embedding_graphs`).
 
     Parameters
     ----------
@@ -131,14 +131,19 @@ class Embeddings(EmbeddingTables):
             drawn, batch.items[place[:n_rows]], batch.items[place[n_rows:]], history, self._place
         )
         users, user = np.unique(batch.users[place], return_inverse=True)
-        step = self._step_input(numbered, weight, batch.items[place[:n_rows]], user)
-        slots = self._tensor(numbered.slots)
-        found = gradients(
-            step, self.item_vectors(slots), self._users.gather(self._users.rows_of(users)),
-            self._dense_values(), self.options.loss, half=self.options.half,
-        )  # fmt: skip
-        item_norms, user_norms = row_norms(found.items), row_norms(found.users)
-        if not _all_finite(found, item_norms, user_norms):
+        step = self._step_arrays(numbered, weight, batch.items[place[:n_rows]], user)
+        captured = None if self._device.type == "cpu" else self._graphs().of(step, numbered)
+        held = self._users.rows_of(users)
+        if captured is None:
+            slots = torch.from_numpy(numbered.slots)
+            found = found_of(
+                StepInput.of(step), self.item_vectors(slots), self._users.gather(held),
+                self._dense_values(), self.options,
+            )  # fmt: skip
+        else:
+            found = captured.run(step, numbered.slots, held, self._items.values, self._users.values)
+            slots = captured.slots(len(numbered.slots))
+        if not bool(found.finite):
             self._sampler.drawn = drawn_before
             if hits is not None:
                 self._unadmit(counted, hits)
@@ -147,17 +152,22 @@ class Embeddings(EmbeddingTables):
             return
         self.discarded_in_a_row = 0
         positives = np.bincount(user[:n_targets], minlength=len(users))
-        self._items.apply(slots, found.items, item_norms)
-        self._users.apply(users, positives, found.users, user_norms)
-        for name, parameter in self._dense.items():
-            parameter.apply(getattr(found.dense, name))
+        self._items.apply(slots, found.gradients.items, found.item_norms)
+        self._users.apply(users, positives, found.gradients.users, found.user_norms)
+        if captured is None:
+            for name, parameter in self._dense.items():
+                parameter.apply(getattr(found.gradients.dense, name))
+        else:
+            captured.apply_dense()
+        opened = targets[self._sampler.counts[targets] == 0]
         self._sampler.add(targets)
         for head in (self._head, self._hasty_head):
             head.learned(targets, self._items.values[: self._n_items])
-        self._closed[self._tensor(targets.astype(np.int64))] = 0.0
+        if len(opened):
+            self._closed[self._tensor(opened.astype(np.int64))] = 0.0
         self._dirty_items[numbered.slots] = True
         self._dirty_dense = True
-        self._on_host = None
+        self._not_on_host(numbered.slots)
 
     def _objective_weights(self, batch: Interactions) -> Float32:
         """Omega of each event times the weight of its objective, < 0 for what counts against; (N,)."""
@@ -182,11 +192,10 @@ class Embeddings(EmbeddingTables):
             weights.append(weight[held] * np.float32(self.options.shift_weight**shift))
         return np.concatenate(found), np.concatenate(rows), np.concatenate(weights)
 
-    def _step_input(
+    def _step_arrays(
         self, numbered: Numbered, weight: Float32, targets: Int32, user: NDArray[np.intp]
-    ) -> StepInput:
+    ) -> StepArrays:
         n_negatives = numbered.n_negatives
-        hits = np.flatnonzero(numbered.target < n_negatives)
         correction = np.zeros(n_negatives, dtype=np.float32)
         target_correction = np.zeros(len(targets), dtype=np.float32)
         if self.options.loss == "softmax":
@@ -194,17 +203,15 @@ class Embeddings(EmbeddingTables):
             correction = np.log(numbered.times / expected).astype(np.float32)
             target_correction = -np.log(self._expected(targets, len(targets))).astype(np.float32)
         share = numbered.times / np.float32(max(int(numbered.times.sum()), 1))
-        return StepInput(
-            history=self._tensor(numbered.history),
-            user=self._tensor(user.astype(np.int32)),
-            weight=self._tensor(weight),
-            target=self._tensor(numbered.target),
-            target_correction=self._tensor(target_correction),
-            correction=self._tensor(correction),
-            share=self._tensor(share.astype(np.float32)),
-            hit_rows=self._tensor(hits),
-            hit_columns=self._tensor(numbered.target[hits].astype(np.int64)),
-            negative=self._tensor(numbered.negative),
+        return StepArrays(
+            history=numbered.history,
+            user=user.astype(np.int32),
+            weight=weight,
+            target=numbered.target,
+            target_correction=target_correction,
+            correction=correction,
+            share=share.astype(np.float32),
+            negative=numbered.negative,
         )
 
     def _expected(self, items: Int32, n_targets: int) -> Float64:
@@ -231,16 +238,14 @@ class Embeddings(EmbeddingTables):
         return logits
 
     def item_matrix(self) -> Float32:
-        """All item vectors (N, d), not to be changed.
+        """All item vectors (N, d), not to be changed; after growth it is the old one: ask again.
 
-        On the CPU a view of the live table (after growth it is the old one: ask again); on a GPU
-        a copy, refreshed when something was learned since.
+        On the CPU a view of the live table; on a GPU a copy, in which rows that were learned since the
+        last call are renewed first.
         """
         if self._device.type == "cpu":
             return host_array(self._items.values[: self._n_items])
-        if self._on_host is None:
-            self._on_host = host_array(self._items.values[: self._n_items])
-        return self._on_host
+        return self._mirror()
 
     def top_items(self, vectors: Float32, k: int, n_items: int) -> tuple[Int32, Float32]:
         """Best k of the items below `n_items` for each of `vectors` (B, d).
@@ -324,6 +329,11 @@ class Embeddings(EmbeddingTables):
 
     # -- odds and ends ------------------------------------------------------------------------
 
+    def _graphs(self) -> CapturedSteps:
+        if self._captured is None:
+            self._captured = CapturedSteps(self._dense_values(), self._dense, self.options)
+        return self._captured
+
     def _cut(self, history: Int32) -> Int32:
         """The newest H columns, padded where there are fewer."""
         missing = self._history - history.shape[1]
@@ -339,10 +349,3 @@ class Embeddings(EmbeddingTables):
         closed = self._closed.clone()
         closed[:n].masked_fill_(self._tensor(withdrawn[:n]), -torch.inf)
         return closed
-
-
-def _all_finite(found: StepGradients, item_norms: Tensor, user_norms: Tensor) -> bool:
-    total = found.loss + item_norms.sum() + user_norms.sum()
-    for gradient in found.dense:
-        total = total + gradient.square().sum()
-    return bool(torch.isfinite(total))

@@ -22,6 +22,9 @@ from .blend_select import count_above, low_bound, padded
 SCORES_AT_ONCE: Final = 1 << 18
 """Scores held at a time: 1 MB, so that they stay in the cache."""
 
+SCORES_ON_A_GPU: Final = 1 << 26
+"""The same there: 256 MB, so that one launch has work for all of it."""
+
 
 class Ranked(NamedTuple):
     """Best items of B users."""
@@ -54,7 +57,7 @@ def best_items(vectors: Tensor, matrix: Tensor, closed: Tensor, k: int, *, norma
     log_z = np.zeros(b, dtype=np.float32)
     if n == 0 or b == 0:
         return Ranked(items, logits, log_z)
-    chunk = max(SCORES_AT_ONCE // n, 1)
+    chunk = max((SCORES_AT_ONCE if vectors.device.type == "cpu" else SCORES_ON_A_GPU) // n, 1)
     for first in range(0, b, chunk):
         part = slice(first, min(first + chunk, b))
         scores = torch.addmm(closed, vectors[part], matrix.T)  # (chunk, N)

@@ -6,7 +6,8 @@ Three things are checked, with the checkpoint store, the journal and the log alo
 2. *All accounted for.* What the newest checkpoint counts as applied, duplicate and dead-lettered
    since the base is the number of records that the log has in those ranges.
 3. *Same state.* Folding those ranges again in the journal's order, on top of the base, gives the
-   digests of the newest checkpoint (and of the live process, where it is asked), bit by bit.
+   digests of the newest checkpoint (and of the live process, where it is asked), bit by bit. A
+   model that was learned on another device (a GPU that is not here) is not compared, and named.
 
 The base is the oldest kept checkpoint that the log still covers, or nothing where journal and log
 go back to the beginning.
@@ -30,7 +31,7 @@ from .checkpoint.format import Checkpoint
 from .checkpoint.history import History
 from .checkpoint.journal import JournalEntry
 from .core import WorkerCore
-from .cut import build, restore, settings_of_fold
+from .cut import DEVICE, build, restore, settings_of_fold
 from .device import use_half_the_cores
 from .log_reader import LogReader, Place
 from .partition import Counts
@@ -45,6 +46,8 @@ class Digests(Struct, kw_only=True):
     model: str
     users: dict[str, str]  # by partition
     counts: dict[str, Any]  # by partition
+    device: str = ""
+    """What the model was learned on, where that is known; sums differ from one to another."""
 
 
 class Report(Struct, kw_only=True):
@@ -56,6 +59,9 @@ class Report(Struct, kw_only=True):
     n_entries: int = 0
     n_records: int = 0
     same_build: bool = True
+    not_compared: list[str] = msgspec.field(default_factory=list)
+    """Models that were learned on something else than what is here."""
+
     problems: list[str] = msgspec.field(default_factory=list)
     digests: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -70,15 +76,17 @@ def digests_of(core: WorkerCore) -> Digests:
         counts={
             str(index): msgspec.to_builtins(part.counts) for index, part in sorted(core.partitions.items())
         },
+        device=core.model.device_name,
     )
 
 
 def scratch_core(settings: Settings) -> WorkerCore:
-    """A core that only folds: tells nobody, keeps nothing, runs on the CPU."""
+    """A core that only folds: tells nobody, keeps nothing. On a GPU where there is one, if settings allow."""
     if settings.learner.embeddings:
         use_half_the_cores()  # sums depend on the number of threads
-    learner = msgspec.structs.replace(settings.learner, device="cpu")
-    settings = msgspec.structs.replace(settings, learner=learner)
+    if settings.learner.device != "cpu":
+        learner = msgspec.structs.replace(settings.learner, device="auto")
+        settings = msgspec.structs.replace(settings, learner=learner)
     return WorkerCore(settings, NullSink(), WorkerMetrics(CollectorRegistry()), tells=False)
 
 
@@ -116,7 +124,7 @@ def audit(history: History, settings: Settings, reader: LogReader, live: Digests
     core = core_at(settings, base)
     report.problems += holes(core.held.positions(), entries)
     if newest is not None:
-        report.same_build = newest.meta["build"] == build()
+        report.same_build = newest.meta["build"] == build(core.model.device_name)
         fold_then, fold_now = newest.meta["fold"], settings_of_fold(settings)
         report.problems += [
             f"{name} is {fold_now[name]!r} here and was {fold_then[name]!r}: the fold will differ"
@@ -125,9 +133,16 @@ def audit(history: History, settings: Settings, reader: LogReader, live: Digests
         ]
     targets: dict[int, tuple[str, Digests]] = {}
     if newest is not None:
-        targets[newest.sequence] = (newest.name, digests_of(core_at(settings, newest)))
+        wanted = digests_of(core_at(settings, newest))
+        wanted.device = newest.meta["build"].get(DEVICE, "")
+        targets[newest.sequence] = (newest.name, wanted)
     if live is not None:
         targets.setdefault(live.sequence, ("the live process", live))
+    report.not_compared = [
+        f"{name}: its model was learned on {wanted.device}, this is {core.model.device_name}"
+        for name, wanted in targets.values()
+        if not comparable(wanted.device, core.model.device_name)
+    ]
     for entry in entries:
         n, n_lost = refold(core, [entry], reader)
         report.n_records += n
@@ -183,9 +198,9 @@ def holes(start: Mapping[Place, int], entries: Iterable[JournalEntry]) -> list[s
 
 
 def differences(name: str, wanted: Digests, found: Digests) -> list[str]:
-    """What differs between a state and its fold."""
+    """What differs between a state and its fold; models only where both were learned on the same."""
     problems = []
-    if wanted.model != found.model:
+    if comparable(wanted.device, found.device) and wanted.model != found.model:
         problems.append(f"{name}: the model is not the fold of the log")
     for partition in sorted({*wanted.users, *found.users}, key=int):
         counts = [wanted.counts.get(partition), found.counts.get(partition)]
@@ -199,6 +214,11 @@ def differences(name: str, wanted: Digests, found: Digests) -> list[str]:
                 f" the log gives {found.counts.get(partition)}"
             )
     return problems
+
+
+def comparable(device: str, other: str) -> bool:
+    """Whether sums on two devices give the same bits; one that is not known is taken to."""
+    return not device or not other or device == other
 
 
 def n_counted(counts: Any) -> int:

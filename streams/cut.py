@@ -38,6 +38,9 @@ USER: Final = "user-"
 CONTENT: Final = "content"
 """Name of the learner that knows what items are."""
 
+DEVICE: Final = "device"
+"""Part of the build: what sums were taken on."""
+
 
 class Captured(Struct, kw_only=True):
     """A cut whose arrays are copied, and which still has to be put together."""
@@ -93,7 +96,7 @@ def capture(core: WorkerCore, *, reuse: bool = False) -> Captured:
             },
             "settings": settings_of_state(core.settings),
             "fold": settings_of_fold(core.settings),
-            "build": build(),
+            "build": build(core.model.device_name),
         },
     )
 
@@ -233,8 +236,7 @@ def check_settings(meta: Mapping[str, Any], settings: Settings) -> None:
 
 
 @cache
-@cache
-def build() -> dict[str, str]:
+def build(device_name: str) -> dict[str, str]:
     """What bit-by-bit equality depends on beside the input; not to be changed.
 
     Read once: versions come from files, and every cut names them on the learner thread.
@@ -246,6 +248,7 @@ def build() -> dict[str, str]:
         "torch": version("torch"),
         "python": platform.python_version(),
         "machine": platform.machine(),
+        DEVICE: device_name,
     }
 
 

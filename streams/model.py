@@ -108,7 +108,8 @@ class Model:
         self.transitions, self.popularity, self.gate = parts.transitions, parts.popularity, parts.gate
         self.heat = parts.heat
         self.embeddings, self.cooccurrence, self.ease = parts.embeddings, parts.cooccurrence, parts.ease
-        self.ranker, self.device, self.tastes = parts.ranker, parts.device, parts.tastes
+        self.ranker, self.tastes = parts.ranker, parts.tastes
+        self.device, self.device_name = parts.device, parts.device_name
         self.probability = build_probability(learner) if learner.probabilities else None
         self.content = build_content(learner, parts) if learner.content else None
         self._ordering = None if self.probability is None else Ordering(self.probability)

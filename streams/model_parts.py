@@ -42,6 +42,7 @@ class Parts(Struct, kw_only=True):
     tastes: Tastes | None = None
     ranker: Ranker | Recommender
     device: str = "none"
+    device_name: str = "cpu"
 
 
 def build_content(learner: LearnerSettings, parts: Parts) -> ItemContents:
@@ -136,7 +137,7 @@ def build_parts(
     # torch loads here: seconds, and only if wanted.
     from learners.blend_kernels import NEVER_AGAIN
     from learners.cooccurrence import Cooccurrence
-    from learners.device import resolve_device
+    from learners.device import device_name, resolve_device
     from learners.ease import Ease
     from learners.embedding_options import EmbeddingOptions
     from learners.embeddings import Embeddings
@@ -180,4 +181,5 @@ def build_parts(
         tastes=tastes,
         ranker=full,
         device=str(where),
+        device_name=device_name(str(where)),
     )

@@ -43,6 +43,8 @@ def command(ctx: click.Context, live: str | None, role: str, as_json: bool) -> N
         click.echo(f"{report.n_entries} journal entries, {report.n_records} records")
         if not report.same_build:
             click.echo("the state was written by another build: bit-by-bit equality is not promised")
+        for name in report.not_compared:
+            click.echo(f"not compared, user state and counts are: {name}")
         for problem in report.problems:
             click.echo(f"PROBLEM: {problem}")
         click.echo("clean" if not report.problems else f"{len(report.problems)} problems")

@@ -34,7 +34,7 @@ def settings(*, embeddings: bool = True, **learner: Any) -> Settings:
     return Settings(
         kafka=KafkaSettings(partitions=PARTITIONS),
         learner=LearnerSettings(
-            embeddings=embeddings, dim=16, history=10, seen=16, transition_width=16,
+            embeddings=embeddings, device="cpu", dim=16, history=10, seen=16, transition_width=16,
             popularity_half_lives_h=(0.05, 1.0), **learner,
         ),
         ranker=RankerSettings(list_size=10),
