@@ -53,7 +53,7 @@ class LetterWriter:
         )
         done = self._gate.sent(sequence)
 
-        def delivered(_: int, failed: int) -> None:
+        def delivered(_: int, failed: int, _ago_s: float = 0.0, /) -> None:
             if failed and (not with_value or value is None):
                 raise UnavailableError(f"the broker refused a dead letter for {topic}[{run.partition}]")
             if failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +29,7 @@ from .latency import Reservoir
 from .outbox import Told
 from .partition import Partition
 from .refresh import RefreshInterval
-from .sinks import Sink
+from .sinks import Delivered, Sink
 from .ways import Makes, make_lists, ways_of
 
 CHUNK = 512
@@ -113,7 +114,7 @@ class _Unsent(Struct, frozen=True):
     parts: list[tuple[int, int]]  # partition, number of lists
     keys: Sequence[bytes]
     values: Sequence[bytes]
-    delivered: Callable[[int, int], None]
+    delivered: Delivered
 
 
 class Publisher:
@@ -311,19 +312,19 @@ class Publisher:
             of_way = None if chosen is None else chosen[start:end]
             d.part.listed.put(d.told.users, listed[start:end], of_way)
         done = self._gate.sent(sequence)
-        left = len(due)
+        left, least_ago_s = len(due), inf
 
-        def delivered(_n: int, failed: int) -> None:
-            nonlocal left
+        def delivered(_n: int, failed: int, ago_s: float = 0.0, /) -> None:
+            nonlocal left, least_ago_s
             if failed:
                 raise UnavailableError(f"the broker refused {failed} snapshots")
-            left -= 1
+            left, least_ago_s = left - 1, min(least_ago_s, ago_s)
             if left:
                 return
             done()
             for d in due:
                 d.part.outbox.acknowledge(d.number)
-            self._count([d.told for d in due])
+            self._count([d.told for d in due], least_ago_s)
 
         # The recommendations of a user have the partition of their behaviour.
         parts = [(d.index, len(d.told.users)) for d in due]
@@ -370,12 +371,12 @@ class Publisher:
             for way, own in of_ways:
                 place_rooms(ranked, rooms, wanted & own, seen, offsets, way.live_exploration)
 
-    def _count(self, told: list[Told]) -> None:
-        """What the broker has acknowledged, and when.
+    def _count(self, told: list[Told], ago_s: float) -> None:
+        """What the broker acknowledged `ago_s` ago.
 
         Seconds since the snapshot could have been made; those of held users also from the event on.
         """
-        now_ms = self._clock() * 1000
+        now_ms = (self._clock() - ago_s) * 1000
         due_ms = np.concatenate([part.due_ms for part in told])
         since_ms = np.concatenate([part.since_ms for part in told])
         self.n_snapshots += len(due_ms)

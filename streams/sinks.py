@@ -7,9 +7,12 @@ interpreter's lock over once more.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -17,11 +20,20 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from schemas.errors import UnavailableError
 from schemas.topics import MAX_LETTER_BYTES
 
+FULL_S: Final = 0.005
+HEARING_S: Final = 0.2
+"""The thread of a sink that is gone ends within this."""
+
 log = structlog.get_logger(__name__)
 
 Headers = list[tuple[str, bytes]]
-Delivered = Callable[[int, int], None]
-"""Called with (n acknowledged, n failed) once a batch is complete."""
+
+
+class Delivered(Protocol):
+    """Called once a batch is complete."""
+
+    def __call__(self, n: int, failed: int, ago_s: float = 0.0, /) -> None:
+        """`n` were acknowledged and `failed` were not, `ago_s` before this call."""
 
 
 class Sink(Protocol):
@@ -49,29 +61,59 @@ class Sink(Protocol):
 class _Batch:
     """Counts the delivery reports of one `send`: `left` are to come, for `n` messages."""
 
-    __slots__ = ("delivered", "failed", "left", "n")
+    __slots__ = ("_ended", "_lock", "delivered", "ended_s", "failed", "left", "n")
 
-    def __init__(self, n: int, left: int, delivered: Delivered) -> None:
+    def __init__(self, n: int, left: int, delivered: Delivered, ended: deque[_Batch]) -> None:
         self.n = n
         self.left = left
         self.failed = 0
         self.delivered = delivered
+        self.ended_s = 0.0
+        self._ended = ended
+        self._lock = threading.Lock()
 
-    def report(self, error: KafkaError | None, message: object) -> None:
+    def report(self, error: KafkaError | None, _message: object) -> None:
+        """On the thread that hears reports, and for what is refused at once on the one that sends."""
         if error is not None:
             self.refuse(error)
-        self.left -= 1
-        if self.left == 0:
-            self.delivered(self.n - self.failed, self.failed)
+        with self._lock:
+            self.left -= 1
+            if self.left:
+                return
+        self.ended_s = time.monotonic()
+        self._ended.append(self)
 
     def refuse(self, error: KafkaError) -> None:
-        self.failed += 1
-        if self.failed == 1:
+        with self._lock:
+            self.failed += 1
+            is_first = self.failed == 1
+        if is_first:
             log.error("delivery_failed", cause=str(error))
+
+
+class _Health:
+    """Whether the producers of a sink have failed for good. Apart from it: they would keep it alive."""
+
+    def __init__(self) -> None:
+        self.fatal: KafkaError | KafkaException | None = None
+
+    def hear(self, error: KafkaError) -> None:
+        if error.fatal():
+            self.fatal = error
+        else:
+            log.warning("producer_error", cause=str(error))
+
+    def check(self) -> None:
+        if self.fatal is not None:
+            raise UnavailableError(f"the producer failed for good: {self.fatal}")
 
 
 class KafkaSink:
     """Idempotent producers with a short linger; one sink a process, used by one thread.
+
+    Reports are heard on a thread of each producer's own: the broker's answers are dated when they come
+    and not when somebody asks, and librdkafka lets go of its messages there, without the interpreter's lock.
+    What follows from a report happens in `poll`.
 
     Batches for one partition go through a producer that leaves no gap: what it cannot deliver is fatal,
     and the last message of a batch answers for those before it. Everything else, which may fail alone,
@@ -79,7 +121,8 @@ class KafkaSink:
     """
 
     def __init__(self, config: dict[str, Any], *, compression: str = "none", linger_ms: int = 1) -> None:
-        self._fatal: KafkaError | None = None
+        self._health = _Health()
+        self._ended: deque[_Batch] = deque()
         self._config = config | {
             "enable.idempotence": True,
             "acks": "all",
@@ -90,10 +133,10 @@ class KafkaSink:
             "queue.buffering.max.kbytes": 262_144,
             "batch.size": 1_000_000,
             "message.max.bytes": MAX_LETTER_BYTES,
-            "error_cb": self._on_error,
+            "error_cb": self._health.hear,
             "log_level": 2,
         }
-        self._in_order = Producer(self._config | {"enable.gapless.guarantee": True})
+        self._in_order = self._begin({"enable.gapless.guarantee": True})
         self._single: Producer | None = None  # begins with the first message for it: there may be none
 
     def send(
@@ -116,12 +159,12 @@ class KafkaSink:
             return
         extra: dict[str, Any] = {}
         if partition is None or headers is not None:
-            producer = self._single = self._single or Producer(self._config)
-            batch = _Batch(len(keys), len(keys), delivered)
+            producer = self._single = self._single or self._begin({})
+            batch = _Batch(len(keys), len(keys), delivered, self._ended)
             answering = 0
         else:
             producer = self._in_order
-            batch = _Batch(len(keys), 1, delivered)
+            batch = _Batch(len(keys), 1, delivered, self._ended)
             answering = len(keys) - 1
         target = -1 if partition is None else partition  # -1: librdkafka's partitioner decides
         for i, (key, value) in enumerate(zip(keys, values, strict=True)):
@@ -139,13 +182,15 @@ class KafkaSink:
                         report(error.args[0], None)
                     break
                 except BufferError:  # the local queue is full: let deliveries drain
-                    self._drain(producer, 0.05)
+                    time.sleep(FULL_S)
+                    self._health.check()
 
     def poll(self) -> None:
         """Run the callbacks of completed batches."""
-        self._drain(self._in_order, 0.0)
-        if self._single is not None:
-            self._drain(self._single, 0.0)
+        self._health.check()
+        while self._ended:
+            batch = self._ended.popleft()
+            batch.delivered(batch.n - batch.failed, batch.failed, time.monotonic() - batch.ended_s)
 
     def flush(self, timeout_s: float) -> int:
         """Wait for everything queued."""
@@ -154,20 +199,23 @@ class KafkaSink:
             left = self._in_order.flush(timeout_s)
             if self._single is not None:
                 left += self._single.flush(max(0.0, until - time.monotonic()))
-            return left
         except KafkaException as error:
             raise UnavailableError(f"could not flush the producer: {error}") from None
+        self.poll()
+        return left
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error
-        else:
-            log.warning("producer_error", cause=str(error))
+    def _begin(self, more: dict[str, Any]) -> Producer:
+        producer = Producer(self._config | more)
+        arguments = (weakref.ref(self), self._health, producer)
+        threading.Thread(target=_hear, args=arguments, name="deliveries", daemon=True).start()
+        return producer
 
-    def _drain(self, producer: Producer, timeout_s: float) -> None:
+
+def _hear(sink: weakref.ref[KafkaSink], health: _Health, producer: Producer) -> None:
+    """Hear reports until the sink is gone."""
+    while sink() is not None:
         try:
-            producer.poll(timeout_s)
+            producer.poll(HEARING_S)
         except KafkaException as error:  # how newer releases say that the producer has failed
-            raise UnavailableError(f"the producer failed for good: {error}") from None
-        if self._fatal is not None:
-            raise UnavailableError(f"the producer failed for good: {self._fatal}")
+            health.fatal = error
+            return

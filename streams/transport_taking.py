@@ -37,13 +37,16 @@ class RunTaker:
     sets : MessageSets
         To be told of every fetch.
     rest_until : float
-        Monotonic time before which nothing should be taken; see `streams.transport_pace`.
+        Monotonic time before which nothing should be fetched or taken; see `streams.transport_pace`.
+    has_room : bool
+        Whether the fetcher was left with nothing of some partition and has not been told of it.
     """
 
     def __init__(self, on_lost: Callable[[BatchTopic, TP, int], None]) -> None:
         self.batches: Mapping[str, BatchTopic] = {}
         self.sets = MessageSets(lambda topic: topic in self.batches)
         self.rest_until = 0.0
+        self.has_room = False
         self._on_lost = on_lost
         self._started: dict[TP, int] = {}  # epoch of the assignment in which it was set
         self._expected: dict[TP, int] = {}
@@ -80,7 +83,7 @@ class RunTaker:
             if not isinstance(result, FetchResult):
                 if taken:
                     return taken  # the error comes first in the next call
-                self._drop(fetcher, tp)
+                self._drop(fetcher, tp, at_once=True)
                 result.check_raise()
             batch = self.batches.get(tp.topic)
             if batch is None:
@@ -101,14 +104,21 @@ class RunTaker:
                     # Others first next time, or a full partition would starve them.
                     fetcher._records.move_to_end(tp)
             if not result.has_more():
-                self._drop(fetcher, tp)
+                self._drop(fetcher, tp, at_once=batch is None)
         self._rest(runs)
         return taken
 
-    @staticmethod
-    def _drop(fetcher: Any, tp: TP) -> None:
-        del fetcher._records[tp]
+    def tell(self, fetcher: Any) -> None:
+        """Let the fetcher ask for what it has room for."""
+        self.has_room = False
         fetcher._notify(fetcher._wait_consume_future)
+
+    def _drop(self, fetcher: Any, tp: TP, *, at_once: bool) -> None:
+        del fetcher._records[tp]
+        if at_once:
+            fetcher._notify(fetcher._wait_consume_future)
+        else:
+            self.has_room = True
 
     def _take_run(self, tp: TP, result: Any, batch: BatchTopic) -> RecordRun | None:
         if not result.check_assignment(tp) or not result.has_more():

@@ -167,10 +167,21 @@ class RunThread(AIOKafkaConsumerThread):
                     await asyncio.sleep(rest_s)
                     continue
                 taken.update(self._taker.take(fetcher, active_partitions, max_records, taken.epoch))
+                self._fetch_after_rest(fetcher)
                 left_s = deadline - monotonic()
                 if taken or left_s <= 0:
                     return taken
                 await self._wait(fetcher._create_fetch_waiter(), left_s)
+
+    def _fetch_after_rest(self, fetcher: Any) -> None:
+        """Have the next fetch go out when taking has rested: fetched at once, its records would only age."""
+        if not self._taker.has_room:
+            return
+        rest_s = self._taker.rest_until - monotonic()
+        if rest_s > 0:
+            self.thread_loop.call_later(rest_s, self._taker.tell, fetcher)
+        else:
+            self._taker.tell(fetcher)
 
     def _flowing(self) -> bool:
         return self.consumer.flow_active

@@ -98,7 +98,7 @@ class ContentPublisher:
         self._flush()
 
     def _send(self, topic: str, pairs: list[tuple[Result, bytes | None]]) -> None:
-        def delivered(_: int, failed: int) -> None:
+        def delivered(_: int, failed: int, _ago_s: float = 0.0, /) -> None:
             self._n_failed += failed
 
         headers = [[source_header(one.job.source)] if value is None else [] for one, value in pairs]

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from schemas.runs import RecordRun
 from streams.batch_topic import BatchOptions
 from streams.transport_taking import RunTaker
+from streams.transport_thread import RunThread
 from tests.message_sets import Batch, aborted, encode, message_set
 
 TOPIC = "t"
@@ -271,5 +272,39 @@ def test_what_was_read_is_let_go_without_a_collection(known: bool) -> None:
             assert held() is None
         finally:
             gc.enable()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("n_records", "rests"), [(3, True), (600, False)])
+def test_the_next_fetch_goes_out_when_taking_has_rested(n_records: int, rests: bool) -> None:
+    """What is fetched while taking rests would only age; full runs do not rest."""
+    tp = PARTITIONS[0]
+
+    async def main() -> None:
+        kept: list[tuple[int, bytes | None, bytes | None]] = [
+            (place, b"k", b"v") for place in range(n_records)
+        ]
+        log = Log([Batch(size=n_records, kept=kept), Batch(size=1, kept=[(0, b"k", b"v")])])
+        world = World({tp: log}, BatchOptions())
+        told: list[object] = []
+        later: list[tuple[float, Any]] = []
+        world.fetcher._notify = told.append
+        loop = SimpleNamespace(call_later=lambda delay_s, *call: later.append((delay_s, call)))
+        thread: Any = SimpleNamespace(_taker=world.taker, thread_loop=loop)
+        world.fetch(tp, 1, 0, True)
+        world.take(1)
+        assert world.taker.has_room
+        assert not told
+        RunThread._fetch_after_rest(thread, world.fetcher)
+        if rests:
+            assert not told
+            ((delay_s, (tell, *arguments)),) = later
+            assert 0.0 < delay_s <= BatchOptions().max_wait_s
+            tell(*arguments)
+        assert len(told) == 1
+        assert not world.taker.has_room
+        RunThread._fetch_after_rest(thread, world.fetcher)  # nothing was taken since
+        assert len(told) == 1
 
     asyncio.run(main())
