@@ -218,7 +218,7 @@ class LearnerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(description="what each kind of evidence weighs: [embeddings.md](embeddings.md)"),
     ] = ObjectiveSettings()
     mixed_precision: Annotated[
-        bool, Meta(description="bfloat16 products with negatives; pays on a GPU only")
+        bool, Meta(description="bfloat16 products with negatives; no faster where measured")
     ] = False
     history: Annotated[Annotated[int, Meta(ge=8, le=200)], Meta(description="recent items kept a user")] = 50
     seen: Annotated[
