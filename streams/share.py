@@ -4,7 +4,7 @@ Learning and publishing share one thread. A list is worth little when it comes l
 becomes fresh without learning, so the share s follows how far publishing is behind: what the user who
 waits longest has waited, and by how much the refresh interval is stretched (`streams.refresh`)::
 
-    s = 0.5 up to 1 s,  0.85 from 5 s on,  linear in between
+    s = 0.5 up to 1 s,  0.85 from 3 s on,  linear in between
 
 With many users the longest wait is long, and lists get most of the thread: a seventh of it still
 learns ten times what plain consumers read.
@@ -24,7 +24,7 @@ LEAST_SHARE: Final = 0.5
 MOST_SHARE: Final = 0.85
 BACKLOG_SHARE: Final = 0.125
 AT_EASE_S: Final = 1.0
-IN_HASTE_S: Final = 5.0
+IN_HASTE_S: Final = 3.0
 MOST_IDLE_S: Final = 0.1
 """Free time that counts at most, so that a tick ends before the next events have waited long."""
 
@@ -34,7 +34,7 @@ MOST_OWED_S: Final = 0.1
 def share_of(wait_s: float, most: float = MOST_SHARE) -> float:
     """Share of the thread's busy time that publishing gets when it is `wait_s` behind, at most `most`.
 
-    >>> [round(share_of(wait_s), 3) for wait_s in (0.0, 3.0, 5.0, 60.0)]
+    >>> [round(share_of(wait_s), 3) for wait_s in (0.0, 2.0, 3.0, 60.0)]
     [0.5, 0.675, 0.85, 0.85]
     >>> share_of(60.0, most=BACKLOG_SHARE)
     0.125

@@ -7,7 +7,7 @@ import pytest
 from streams.share import LEAST_SHARE, MOST_IDLE_S, MOST_SHARE, PublishShare
 
 
-@pytest.mark.parametrize(("wait_s", "share"), [(0.2, LEAST_SHARE), (3.0, 0.675), (30.0, MOST_SHARE)])
+@pytest.mark.parametrize(("wait_s", "share"), [(0.2, LEAST_SHARE), (2.0, 0.675), (30.0, MOST_SHARE)])
 @pytest.mark.parametrize("chunk_s", [0.001, 0.004, 0.03])
 def test_a_busy_thread_keeps_the_share_whatever_a_chunk_takes(
     wait_s: float, share: float, chunk_s: float
