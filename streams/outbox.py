@@ -79,6 +79,12 @@ class Outbox:
         self._grow(int(users.max()) + 1)
         touch_users(users, since_ms, self._queues)
 
+    def n_due(self, now_ms: int, interval_ms: int) -> int:
+        """Users whose interval has passed: what `take` could take."""
+        wake(now_ms, interval_ms, self._queues)
+        counters = self._queues.counters
+        return int(counters[READY_TAIL] - counters[READY_HEAD])
+
     def take(self, now_ms: int, interval_ms: int, limit: int) -> tuple[int, Told] | None:
         """At most `limit` users whose interval has passed, longest waiting first, as published now.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
+from math import ceil, inf
 from typing import Protocol
 
 import numpy as np
@@ -252,18 +252,23 @@ class Publisher:
         now_ms = int(self._clock() * 1000)
         due: list[_Due] = []
         room = CHUNK
-        # Turns: under load the first partitions would have users due again before the last are reached.
-        order = list(self._partitions.items())
-        for i in range(len(order)):
-            index, part = order[(self._turn + i) % len(order)]
-            taken = part.outbox.take(now_ms, interval, room)
+        parts = list(self._partitions.items())
+        ready = [part.outbox.n_due(now_ms, interval) for _, part in parts]
+        # By how many wait in each: whoever came last in a turn would be cut short again and again.
+        share = min(1.0, CHUNK / max(sum(ready), 1))
+        for k in range(len(parts)):
+            i = (self._turn + k) % len(parts)
+            index, part = parts[i]
+            taken = (
+                part.outbox.take(now_ms, interval, min(ceil(ready[i] * share), room)) if ready[i] else None
+            )
             if taken is not None:
                 number, told = taken
                 due.append(_Due(index=index, part=part, number=number, told=told))
                 room -= len(told.users)
             if not room:
-                self._turn = (self._turn + i + 1) % len(order)
                 break
+        self._turn += 1
         if due:
             self._publish(due, sequence)
         self.n_sent += CHUNK - room

@@ -242,6 +242,28 @@ def test_no_partition_starves_and_positions_move_on_under_load() -> None:
     assert told == {0: n, 1: n}
 
 
+def test_of_many_who_are_due_each_partition_gets_its_part() -> None:
+    """Whoever comes last in turn would else be cut short chunk after chunk, and wait longest."""
+    world = World(3, 0)
+    life = Incarnation(world)
+    for i in range(2_400):
+        key = f"x{i}"
+        event = Event(event_id=key, user_id=key, item_id="v1", type="watch", ts_ms=START_MS)
+        world.log[partition_of(key.encode(), PARTITIONS)].append(
+            (key.encode(), encode_event(event), START_MS)
+        )
+    for place in world.log:
+        life.read(place, 2_400)
+    owing = [part.outbox.n_pending for part in life.core.partitions.values()]
+    assert len(owing) > 1
+    for turn in range(3):
+        life.core.publisher.publish_chunk(turn)
+    left = [part.outbox.n_pending for part in life.core.partitions.values()]
+    assert 0 < sum(left) < sum(owing)
+    shares = [now / before for now, before in zip(left, owing, strict=True)]
+    assert max(shares) - min(shares) < 0.05
+
+
 def test_an_event_of_today_amid_old_ones_does_not_make_the_rest_old() -> None:
     world = World(0, 0)
     life = Incarnation(world)
