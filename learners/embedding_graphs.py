@@ -169,6 +169,7 @@ class CapturedStep:
         def step() -> Found:
             return found_of(self._buffers.input, self._items, self._users, dense, options)
 
+        # Libraries begin before a capture, on a stream that is not the default one; torch does not type it.
         aside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):

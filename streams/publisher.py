@@ -259,16 +259,14 @@ class Publisher:
         for k in range(len(parts)):
             i = (self._turn + k) % len(parts)
             index, part = parts[i]
-            taken = (
-                part.outbox.take(now_ms, interval, min(ceil(ready[i] * share), room)) if ready[i] else None
-            )
+            taken = part.outbox.take(now_ms, interval, min(ceil(ready[i] * share), room))
             if taken is not None:
                 number, told = taken
                 due.append(_Due(index=index, part=part, number=number, told=told))
                 room -= len(told.users)
-            if not room:
+            if not room:  # with more partitions than places, the next chunk goes on where this one ended
+                self._turn = (i + 1) % len(parts)
                 break
-        self._turn += 1
         if due:
             self._publish(due, sequence)
         self.n_sent += CHUNK - room

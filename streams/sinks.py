@@ -21,6 +21,8 @@ from schemas.errors import UnavailableError
 from schemas.topics import MAX_LETTER_BYTES
 
 FULL_S: Final = 0.005
+"""Pause of who sends while librdkafka's queue is full: its thread makes room meanwhile."""
+
 HEARING_S: Final = 0.2
 """The thread of a sink that is gone ends within this."""
 

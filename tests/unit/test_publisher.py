@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from schemas.codec import encode_event, encode_item
+from schemas.hashing import partition_of
 from schemas.records import Event, EventType, Item, Surface
 from schemas.runs import RecordRun
 from schemas.settings import KafkaSettings, LearnerSettings, RankerSettings, Settings, WorkerSettings
@@ -49,29 +50,32 @@ class Recorder:
 
 
 class World:
-    """A core of one partition that has everything it waits for."""
+    """A core that has everything it waits for."""
 
-    def __init__(self) -> None:
+    def __init__(self, partitions: int = 1) -> None:
         self.now_s = NOW_MS / 1000
         self.sink = Recorder()
         settings = Settings(
-            kafka=KafkaSettings(partitions=1),
+            kafka=KafkaSettings(partitions=partitions),
             worker=WorkerSettings(dedup_window=4_096),
             learner=LearnerSettings(embeddings=False, history=8, seen=8),
             ranker=RankerSettings(list_size=5),
         )
         metrics = WorkerMetrics(CollectorRegistry())
         self.core = WorkerCore(settings, self.sink, metrics, clock=lambda: self.now_s)
-        self.core.assign(self.core.names.behaviour, 0, start=0, committed=None, end=0)
+        for place in range(partitions):
+            self.core.assign(self.core.names.behaviour, place, start=0, committed=None, end=0)
         self.core.assign(self.core.names.catalogue, 0, start=0, committed=None, end=0)
         self.publisher = self.core.publisher
 
     def hear(self, user: str, item: str, type_: EventType = "watch") -> None:
-        offset = self.core.partitions[0].next_offset
+        place = partition_of(user.encode(), len(self.core.partitions))
+        offset = self.core.partitions[place].next_offset
         now_ms = int(self.now_s * 1000)
         event = Event(event_id=f"e{offset}", user_id=user, item_id=item, type=type_, ts_ms=now_ms)
         run = RecordRun(
-            topic=self.core.names.behaviour, partition=0, keys=[user.encode()], values=[encode_event(event)],
+            topic=self.core.names.behaviour, partition=place,
+            keys=[user.encode()], values=[encode_event(event)],
             offsets=np.array([offset]), timestamps_ms=np.array([now_ms]), next_offset=offset + 1,
         )  # fmt: skip
         self.core.apply([run])
@@ -264,3 +268,17 @@ def test_rooms_are_known_after_a_restart() -> None:
         == world.core.model.rooms(now_ms).heat.tolist()
         == [1.0, 0.0]
     )
+
+
+def test_with_fewer_places_than_partitions_all_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next chunk goes on where the one before had no more room, however many wait."""
+    world = World(partitions=5)
+    for n in range(200):
+        world.hear(f"u{n}", "v1")
+    parts = world.core.partitions.values()
+    owing = [part.outbox.n_pending for part in parts]
+    monkeypatch.setattr("streams.publisher.CHUNK", 2)
+    for turn in range(5):
+        assert world.publisher.publish_chunk(turn) == 2
+        told = [n - part.outbox.n_pending for n, part in zip(owing, parts, strict=True)]
+        assert max(told) - min(told) <= 1
