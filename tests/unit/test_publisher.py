@@ -30,6 +30,7 @@ class Recorder:
         self.calls: list[str] = []
         self.snapshots: list[dict[str, Any]] = []
         self.waiting: list[tuple[int, Delivered]] = []
+        self.ago_s = 0.0
 
     def send(
         self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None], delivered: Delivered,
@@ -43,7 +44,7 @@ class Recorder:
     def poll(self) -> None:
         if self.waiting:
             n, delivered = self.waiting.pop(0)
-            delivered(n, 0)
+            delivered(n, 0, self.ago_s)
 
     def flush(self, timeout_s: float) -> int:
         return 0
@@ -282,3 +283,17 @@ def test_with_fewer_places_than_partitions_all_have_their_turn(monkeypatch: pyte
         assert world.publisher.publish_chunk(turn) == 2
         told = [n - part.outbox.n_pending for n, part in zip(owing, parts, strict=True)]
         assert max(told) - min(told) <= 1
+
+
+def test_a_list_has_taken_until_the_broker_answered_not_until_that_was_heard() -> None:
+    world = World(partitions=2)
+    for n in range(20):
+        world.hear(f"u{n}", "v1")
+    world.publisher.publish_chunk(1)
+    world.now_s += 3.0
+    world.sink.ago_s = 2.0
+    world.sink.poll()
+    world.sink.ago_s = 2.5
+    world.sink.poll()
+    assert world.publisher.n_snapshots == 20
+    assert world.publisher.latencies.quantile(0.5) == pytest.approx(1.0, abs=0.01)
