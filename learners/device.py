@@ -48,7 +48,7 @@ def resolve_device(name: str) -> torch.device:
 def device_name(device: str) -> str:
     """What sums are taken on, by the name of a device as `torch.device` prints it.
 
-    Two GPUs of one name give the same bits, a GPU and a CPU agree to rounding.
+    Two GPUs of one name are taken to give the same bits; a GPU and a CPU agree to rounding.
 
     >>> device_name("cpu")
     'cpu'
