@@ -7,7 +7,7 @@ moved together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from schemas.runs import Int64
 from schemas.texts import Texts
 from schemas.words import UInt8
 
-from .state import copied, taken
+from .state import taken
 
 LENGTH_BITS: Final = 16
 _LENGTH: Final = (1 << LENGTH_BITS) - 1
@@ -69,15 +69,18 @@ class LastEventIds:
         starts = spans >> LENGTH_BITS
         return Texts(self.arena.data, starts, starts + (spans & _LENGTH))
 
-    def reserve(self, n_bytes: int, spans: Int64) -> None:
+    def reserve(self, n_bytes: int, spans: Int64) -> bool:
         """Make room for `n_bytes` more; `spans` are those of all users, and change if ids move.
+
+        Returns whether they did.
 
         Cost: 0.02 to 0.05 microseconds a user whenever half of the bytes are nobody's.
         """
         data, (end, live) = self.arena.data, self.arena.used.tolist()
         if end + n_bytes <= len(data):
-            return
-        if 2 * live <= end:
+            return False
+        has_moved: bool = 2 * live <= end
+        if has_moved:
             larger = np.zeros(2 * (live + n_bytes), dtype=np.uint8)
             _move_together(data, spans, larger)
             end = live
@@ -85,18 +88,15 @@ class LastEventIds:
             larger = np.zeros(2 * (end + n_bytes), dtype=np.uint8)
             larger[:end] = data[:end]
         self.arena = IdArena(larger, np.array([end, live], dtype=np.int64))
-
-    def snapshot(self, buffers: MutableMapping[str, NDArray[np.generic]] | None) -> UInt8:
-        """A copy of the bytes written; spans stay valid in it."""
-        return copied(self.written(), "event_ids", buffers)
+        return has_moved
 
     def written(self) -> UInt8:
-        """The bytes that are in use, not copied."""
+        """The bytes that are in use, not copied; spans stay valid in a copy of them."""
         return self.arena.data[: int(self.arena.used[0])]
 
     @classmethod
     def restored(cls, arrays: Mapping[str, NDArray[np.generic]], spans: Int64) -> LastEventIds:
-        """What `snapshot` copied as ``arrays["event_ids"]``.
+        """A copy of `written`, as ``arrays["event_ids"]``.
 
         Raises
         ------

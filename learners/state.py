@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,6 @@ from schemas.hashing import hash_many, hash_texts
 from schemas.interning import Ids
 from schemas.runs import Int64, UInt64
 from schemas.texts import Texts
-
-from .growth import grown
 
 UInt8 = NDArray[np.uint8]
 DIGEST_BYTES: Final = 16
@@ -91,31 +89,6 @@ def unpack_strings(buffer: UInt8, ends: Int64) -> list[str]:
         strings.append(data[start:end].decode())
         start = end
     return strings
-
-
-def copied(
-    array: NDArray[_S], name: str, buffers: MutableMapping[str, NDArray[np.generic]] | None
-) -> NDArray[_S]:
-    """A copy of `array`; in ``buffers[name]`` where `buffers` are given, made larger if need be."""
-    if buffers is None:
-        return array.copy()
-    copy = room_for(array, name, buffers)
-    copy[...] = array
-    return copy
-
-
-def room_for(array: NDArray[_S], name: str, buffers: MutableMapping[str, NDArray[np.generic]]) -> NDArray[_S]:
-    """As much of ``buffers[name]`` as `array` takes, made larger if need be; not written.
-
-    Called ahead of `copied` the memory behind it can be found meanwhile (`learners.growth`).
-    """
-    spare: NDArray[Any] | None = buffers.get(name)
-    if spare is None or spare.dtype != array.dtype or spare.shape[1:] != array.shape[1:]:
-        spare = np.zeros((0, *array.shape[1:]), dtype=array.dtype)
-    if len(spare) < len(array) or name not in buffers:
-        buffers[name] = spare = grown(spare, len(array))
-    room: NDArray[_S] = spare[: len(array)]
-    return room
 
 
 def check_finite(arrays: Mapping[str, NDArray[np.generic]], where: str) -> None:

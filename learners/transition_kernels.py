@@ -44,6 +44,7 @@ class Rows(NamedTuple):
     rowsum: Float32  # (N, 3) sums of w over the neighbours
     filled: Int32  # (N,)
     dirty: Bools  # (N,) changed since the last drain
+    stale: Bools  # (N,) changed since the last copy, see `learners.row_copies`
     keys: Int32  # (N, K) `total_key` of the neighbours there are: which weigh least is found from it
 
 
@@ -242,7 +243,8 @@ def learn_rows(
     events in order either way, so it comes out the same.
     """
     # Arrays are taken out of their tuple once: each access counts a reference, atomically.
-    nbr, w, rowsum, filled, dirty, keys = rows.nbr, rows.w, rows.rowsum, rows.filled, rows.dirty, rows.keys
+    nbr, w, rowsum, filled, keys = rows.nbr, rows.w, rows.rowsum, rows.filled, rows.keys
+    dirty, stale = rows.dirty, rows.stale
     width, h, n = nbr.shape[1], history.shape[1], len(filled)
     flat_nbr, flat_rowsum, flat_keys = nbr.reshape(-1), rowsum.reshape(-1), keys.reshape(-1)
     n_lags = min(n_lags, h)
@@ -272,15 +274,15 @@ def learn_rows(
                     w[a, k, NEXT] += share
                     rowsum[a, NEXT] += share
                 keys[a, k] = total_key(w, a, k)
-                if not dirty[a]:  # rows of both threads share its lines of cache
-                    dirty[a] = True
+                if not (dirty[a] and stale[a]):  # rows of both threads share its lines of cache
+                    dirty[a] = stale[a] = True
             if is_mine:
                 k = place_for(nbr, w, rowsum, filled, keys, x, a)
                 w[x, k, BACKWARD] += share
                 rowsum[x, BACKWARD] += share
                 keys[x, k] = total_key(w, x, k)
-                if not dirty[x]:
-                    dirty[x] = True
+                if not (dirty[x] and stale[x]):
+                    dirty[x] = stale[x] = True
 
 
 @njit(nogil=True, cache=True)

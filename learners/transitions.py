@@ -26,7 +26,7 @@ streams (space-saving), ICDT 2005. Cormode et al., Forward decay, ICDE 2009.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from math import inf
 from typing import Final
 
@@ -39,7 +39,8 @@ from schemas.runs import Float32, Int32, Int64
 
 from .growth import grown
 from .markov import FirstOrderMarkov
-from .state import copied, digest_arrays, room_for, taken
+from .row_copies import RowCopies, slice_of
+from .state import digest_arrays, taken
 from .transition_kernels import (
     BLOCK,
     CHANNELS,
@@ -113,6 +114,8 @@ class Transitions:
         self._max_items = max_items
         self._n_items = 0
         self._clock: Int64 = np.array([0, -1], dtype=np.int64)  # reference, newest event time
+        self.copies = RowCopies()
+        """Memory of `snapshot` with `reuse`."""
         n = min(_FIRST_ITEMS, max_items)
         self._rows = Rows(
             nbr=np.full((n, width), -1, dtype=np.int32),
@@ -120,6 +123,7 @@ class Transitions:
             rowsum=np.zeros((n, CHANNELS), dtype=np.float32),
             filled=np.zeros(n, dtype=np.int32),
             dirty=np.zeros(n, dtype=np.bool_),
+            stale=np.ones(n, dtype=np.bool_),
             keys=np.zeros((n, width), dtype=np.int32),
         )
 
@@ -218,6 +222,7 @@ class Transitions:
     def fade(self, kept: float) -> None:
         """Let everything counted so far weigh `kept` of what it did. O(N K): 20 ms at 50 000 items."""
         rescale(self._rows, kept)
+        self._rows.stale[:] = True
         self._rows.dirty[: self._n_items] |= self._rows.filled[: self._n_items] > 0
 
     def _reserve(self, n: int) -> None:
@@ -227,7 +232,7 @@ class Transitions:
     def _grow(self, n: int) -> None:
         n = min(n, self._max_items)
         if n > len(self._rows.filled):
-            fills = {"nbr": -1}
+            fills = {"nbr": -1, "stale": 1}
             self._rows = Rows(
                 **{name: grown(array, n, fills.get(name, 0)) for name, array in self._rows._asdict().items()}
             )
@@ -278,6 +283,7 @@ class Transitions:
         rows["w"] *= older[:, None, None]
         rows["rowsum"] *= older[:, None]
         fits = items < len(self._rows.filled)
+        self._rows.stale[items[fits]] = True
         for name, array in rows.items():
             getattr(self._rows, name)[items[fits]] = array[fits]
         find_keys(items[fits], self._rows)
@@ -303,27 +309,34 @@ class Transitions:
         """Scale the rows to `reference` if it is newer than theirs."""
         if reference > self._clock[0]:
             rescale(self._rows, 2.0 ** -decay_exponent(reference, int(self._clock[0]), self._per_ms))
+            self._rows.stale[:] = True
             self._clock[0] = reference
 
-    def snapshot(self, buffers: MutableMapping[str, NDArray[np.generic]] | None = None) -> Arrays:
+    def snapshot(self, *, reuse: bool = False) -> Arrays:
         """Copy of the rows by item slot; what is touched but not drained stays so.
 
-        `buffers` is memory of earlier snapshots to write over, as in `PartitionState.snapshot`.
+        With `reuse` as in `PartitionState.snapshot`.
         """
-        arrays: Arrays = {
-            name: copied(array[: self._n_items], name, buffers)
-            for name, array in self._rows._asdict().items()
-            if name != "keys"
-        }
+        dirty = {"dirty": self._rows.dirty[: self._n_items]}
+        if reuse:
+            arrays = self.copies.renew(self._copied(), self._rows.stale) | self.copies.whole(dirty)
+        else:
+            arrays = {name: rows.copy() for name, rows in {**self._copied(), **dirty}.items()}
         arrays["clock"] = self._clock.copy()
         arrays["decay"] = np.array([self._per_ms])
         return arrays
 
-    def make_room(self, buffers: MutableMapping[str, NDArray[np.generic]]) -> None:
-        """Make `buffers` as large as `snapshot` will want them."""
-        for name, array in self._rows._asdict().items():
-            if name != "keys":
-                room_for(array[: self._n_items], name, buffers)
+    def make_room(self) -> None:
+        """Make the memory of `snapshot` with `reuse` as large as the next one will want it."""
+        self.copies.make_room(self._copied(), self._rows.stale)
+
+    def copy_ahead(self, place: int, of: int) -> None:
+        """See `PartitionState.copy_ahead`."""
+        self.copies.renew(self._copied(), self._rows.stale, *slice_of(self._n_items, place, of))
+
+    def _copied(self) -> dict[str, NDArray[np.generic]]:
+        """What is copied by rows; the rest is a flag, or follows from it."""
+        return {name: getattr(self._rows, name)[: self._n_items] for name in _EXPORTED}
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Become what `snapshot` described; another half-life takes effect from here on.
@@ -336,6 +349,8 @@ class Transitions:
         n = len(taken(arrays, "filled", self._rows.filled))
         kept = self._rows._asdict()
         keys = np.zeros((n, kept.pop("keys").shape[1]), dtype=np.int32)
+        stale = np.ones(n, dtype=np.bool_)
+        del kept["stale"]
         rows = {name: taken(arrays, name, array, rows=n) for name, array in kept.items()}
         clock = taken(arrays, "clock", self._clock, rows=2)
         per_ms = float(taken(arrays, "decay", np.zeros(1), rows=1)[0])
@@ -344,7 +359,7 @@ class Transitions:
             for name in ("w", "rowsum"):
                 rows[name] *= np.float32(2.0**-age)
             clock[0] = clock[1]
-        self._rows = Rows(**rows, keys=keys)
+        self._rows = Rows(**rows, keys=keys, stale=stale)
         find_keys(np.arange(n, dtype=np.int32), self._rows)
         self._clock = clock
         self._n_items = n

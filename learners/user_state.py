@@ -16,7 +16,7 @@ is immediate inside a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -34,8 +34,9 @@ from .dedup import Dedup
 from .growth import grown
 from .household import NO_TIME, arrange_rows, quarters_of
 from .last_event_ids import LastEventIds
+from .row_copies import RowCopies, slice_of
 from .signals import DEFAULT_SIGNALS, IMPRESSION, SignalTable, weighed
-from .state import copied, digest_arrays, digest_of, digest_texts, id_hashes, room_for, taken
+from .state import digest_arrays, digest_of, digest_texts, id_hashes, taken
 from .user_kernels import (
     ALREADY_APPLIED,
     APPLIED,
@@ -112,6 +113,8 @@ class PartitionState:
     ----------
     users : Interner
         The partition's own user slots; the decoder adds to it.
+    copies : RowCopies
+        Memory of `snapshot` with `reuse`.
     last_offset, last_ts_ms, last_broker_ts_ms, session_index : arrays (capacity >= len(users),)
         Of each user's last applied event, -1 before the first; int64.
 
@@ -150,6 +153,8 @@ class PartitionState:
         self._foreign: Bools = np.zeros(_FIRST_USERS, dtype=np.bool_)
         self._n_placed = 0
         self._event_ids = LastEventIds()
+        self.copies = RowCopies()
+        self._stale: Bools = np.ones(_FIRST_USERS, dtype=np.bool_)  # rows that differ from their copy
         self._columns = UserColumns(
             history=np.full((_FIRST_USERS, history), -1, dtype=np.int32),
             seen=np.full((_FIRST_USERS, seen), -1, dtype=np.int32),
@@ -242,7 +247,9 @@ class PartitionState:
         ids = batch.event_ids
         self._grow()
         self._dedup.reserve(n)
-        self._event_ids.reserve(int((ids.ends - ids.starts).sum()), self._columns.numbers[:, EVENT_ID])
+        self._stale[batch.users] = True
+        if self._event_ids.reserve(int((ids.ends - ids.starts).sum()), self._columns.numbers[:, EVENT_ID]):
+            self._stale[:] = True
         weights, finished = weighed(
             self._signals,
             batch.types,
@@ -314,6 +321,7 @@ class PartitionState:
         before = len(self._foreign)
         if n > before:
             self._foreign = grown(self._foreign, n)
+            self._stale = grown(self._stale, n, True)
             self._columns = UserColumns(
                 **{name: grown(column, n, -1) for name, column in self._columns._asdict().items()}
             )
@@ -323,35 +331,43 @@ class PartitionState:
             self._foreign[self._n_placed : n] = placed != self.partition
             self._n_placed = n
 
-    def snapshot(self, buffers: MutableMapping[str, NDArray[np.generic]] | None = None) -> Arrays:
+    def snapshot(self, *, reuse: bool = False) -> Arrays:
         """Copy of the state as named arrays; item slots are those of the model's Interner.
 
         Parameters
         ----------
-        buffers : mutable mapping of str to array, optional
-            Memory of earlier snapshots, which nobody reads any more: it is written over and
-            grows as needed. Without it every page of a snapshot is new, which doubles its cost.
+        reuse : bool
+            Write over the last such snapshot, which nobody reads any more: of each user who has
+            sent nothing since it or `copy_ahead`, the copy is as it must be.
 
         Notes
         -----
-        Cost: plain copies, 0.5 to 1 ms for 10 MB; nothing is sorted, nothing is done by user.
+        Cost: plain copies, 0.5 to 1 ms for 10 MB; nothing is sorted.
         """
         self._grow()
-        n = len(self.users)
-        arrays: dict[str, NDArray[np.generic]] = {
-            name: copied(column[:n], name, buffers) for name, column in self._columns._asdict().items()
-        }
-        arrays["event_ids"] = self._event_ids.snapshot(buffers)
+        written = {"event_ids": self._event_ids.written()}
+        if reuse:
+            arrays = self.copies.renew(self._rows(), self._stale) | self.copies.whole(written)
+        else:
+            arrays = {name: rows.copy() for name, rows in {**self._rows(), **written}.items()}
         arrays["clock"] = self._clock.copy()
         arrays["partition"] = np.array([self.partition, self.n_partitions], dtype=np.int64)
         users = {f"user_{name}": array for name, array in self.users.snapshot().items()}
         return arrays | users | self._dedup.contents()
 
-    def make_room(self, buffers: MutableMapping[str, NDArray[np.generic]]) -> None:
-        """Make `buffers` as large as `snapshot` will want them."""
-        for name, column in self._columns._asdict().items():
-            room_for(column[: len(self.users)], name, buffers)
-        room_for(self._event_ids.written(), "event_ids", buffers)
+    def make_room(self) -> None:
+        """Make the memory of `snapshot` with `reuse` as large as the next one will want it."""
+        self._grow()
+        self.copies.make_room(self._rows() | {"event_ids": self._event_ids.written()}, self._stale)
+
+    def copy_ahead(self, place: int, of: int) -> None:
+        """Renew a slice of the last snapshot with `reuse`, so that the next one has less to copy."""
+        self._grow()
+        self.copies.renew(self._rows(), self._stale, *slice_of(len(self.users), place, of))
+
+    def _rows(self) -> dict[str, NDArray[np.generic]]:
+        """Rows of all interned users."""
+        return {name: column[: len(self.users)] for name, column in self._columns._asdict().items()}
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Become the state that `snapshot` described; `users` becomes a new Interner.
@@ -385,6 +401,7 @@ class PartitionState:
         self.users = users
         self._event_ids = event_ids
         self._foreign = np.zeros(len(users), dtype=np.bool_)
+        self._stale = np.ones(len(users), dtype=np.bool_)
         self._n_placed = 0
         self._grow()
 

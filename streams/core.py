@@ -38,7 +38,8 @@ from serving.metrics import WorkerMetrics
 
 from .checkpoint.journal import JournalEntry, JournalRun
 from .commits import CommitGate, Positions
-from .cut import Captured, capture
+from .cut import Captured, capture, settings_of_fold, settings_of_state
+from .cutting import Cutting
 from .device import fork_join_of
 from .drift_watch import DriftWatch
 from .heavy import HeavyWatch
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CLOCK_ALLOWANCE_MS = 3_600_000
-MAKE_ROOM_EVERY_S = 1.0
 
 
 class Keeper(Protocol):
@@ -163,8 +163,12 @@ class WorkerCore:
         """Set by a role that publishes its model."""
         self._keeper: Keeper | None = None
         self.item_table = ItemTable(settings.learner.max_items)
-        self._captured: Captured | None = None
-        self._applied_s = self._room_s = 0.0
+        self.noted_settings = {"settings": settings_of_state(settings), "fold": settings_of_fold(settings)}
+        """What every cut says of them; made once, for it takes a millisecond."""
+        self._cutting = Cutting(
+            self.model, self.held.partitions, self._letters_gate, lambda: self.capture(reuse=True)
+        )
+        self._applied_s = 0.0
         self._share = PublishShare()
 
     def keep(self, keeper: Keeper, epoch: int) -> None:
@@ -371,7 +375,8 @@ class WorkerCore:
         self.deliver()
         if self.syncs is not None:
             self.syncs.sync(self.sequence, self.held.positions(), self.held.counts().applied)
-        self._advance_checkpoint()
+        if self._keeper is not None:
+            self._cutting.advance(self._keeper)
 
     def close(self) -> None:
         """Publish what is pending, interval or not, wait for the broker, write the last checkpoint."""
@@ -409,30 +414,8 @@ class WorkerCore:
         with self.metrics.stage("deliver"):
             self._sink.poll()
 
-    def _make_room(self) -> None:
-        """Once a second: memory for the copies of the next cut, which is found before they are made."""
-        now_s = time.perf_counter()
-        if now_s >= self._room_s:
-            self._room_s = now_s + MAKE_ROOM_EVERY_S
-            self.model.make_room()
-            for part in self.partitions.values():
-                part.make_room()
-
     def _before_send(self, sequence: int, timeout_s: float | None) -> bool:
         return self._keeper is None or self._keeper.wait_durable(sequence, timeout_s)
-
-    def _advance_checkpoint(self) -> None:
-        keeper = self._keeper
-        if keeper is None:
-            return
-        if self._captured is None:
-            if keeper.wants_cut():
-                self._captured = self.capture(reuse=True)
-            else:
-                self._make_room()
-        if self._captured is not None and self._letters_gate.clear(self._captured.sequence):
-            keeper.take(self._captured)
-            self._captured = None
 
 
 def _variants_of(settings: Settings, metrics: WorkerMetrics) -> VariantChoice | None:

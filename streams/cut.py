@@ -27,7 +27,6 @@ from schemas.signals import entries
 from serving.ordering import mixes
 
 from .checkpoint.format import Cut
-from .listed import LISTED
 from .partition import Counts, Partition, Shelf
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def capture(core: WorkerCore, *, reuse: bool = False) -> Captured:
     """Copy what a core holds.
 
     With `reuse` copies are written over those of the last cut that said so, which nobody may read
-    any more: 0.5 to 1 ms for 10 MB instead of 1 to 2.
+    any more, where they have changed: see `learners.row_copies`.
     """
     held = core.held
     positions: dict[str, dict[str, int]] = {}
@@ -94,8 +93,7 @@ def capture(core: WorkerCore, *, reuse: bool = False) -> Captured:
             "counts": {
                 str(index): msgspec.to_builtins(part.counts) for index, part in held.partitions.items()
             },
-            "settings": settings_of_state(core.settings),
-            "fold": settings_of_fold(core.settings),
+            **core.noted_settings,
             "build": build(core.model.device_name),
         },
     )
@@ -105,14 +103,16 @@ def _captured_partition(
     part: Partition, users: NDArray[np.int32], since_ms: NDArray[np.int64], *, reuse: bool
 ) -> Arrays:
     part.grow()
-    spare = part.spare if reuse else None
-    return part.state.snapshot(spare) | {
-        LISTED: part.listed.snapshot(len(part.state.users), spare),
-        "model_users": part.model_users[: len(part.state.users)].copy(),
-        "owed_users": users,
-        "owed_since_ms": since_ms,
-        "last_broker_ts": np.array([part.last_broker_ts_ms], dtype=np.int64),
-    }
+    return (
+        part.state.snapshot(reuse=reuse)
+        | part.listed.snapshot(len(part.state.users), reuse=reuse)
+        | {
+            "model_users": part.model_users[: len(part.state.users)].copy(),
+            "owed_users": users,
+            "owed_since_ms": since_ms,
+            "last_broker_ts": np.array([part.last_broker_ts_ms], dtype=np.int64),
+        }
+    )
 
 
 def restore(core: WorkerCore, sequence: int, meta: Mapping[str, Any], units: Mapping[str, Arrays]) -> None:

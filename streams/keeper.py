@@ -21,6 +21,7 @@ from serving.metrics import WorkerMetrics
 
 from .checkpoint.epochs import Tenure
 from .checkpoint.journal import JournalEntry
+from .checkpoint.pace import EvenPace
 from .commits import Positions
 from .cut import Captured, positions_of
 
@@ -32,6 +33,9 @@ UNWATCHED_S = 3.0
 
 WRITE_SHARE = 0.05
 """Most of the time that writing checkpoints may take; the interval grows with the state."""
+
+SPREAD = 0.25
+"""Part of the interval that a checkpoint is written over, see `streams.checkpoint.pace`."""
 
 
 class Keeper:
@@ -79,6 +83,7 @@ class Keeper:
         self._writing: Future[None] | None = None
         self._looked_s = monotonic()
         self._ended = threading.Event()
+        self._hurry = threading.Event()  # the last checkpoint is waited for
         self._guard = threading.Thread(target=self._watch, name="tenure", daemon=True)
 
     def start(self) -> None:
@@ -127,6 +132,7 @@ class Keeper:
         StoreError
             It could not be written; the journal has what it would have held.
         """
+        self._hurry.set()
         if self._writing is not None:
             self._writing.result()
         self.tenure.journal.wait_durable(captured.sequence)
@@ -154,11 +160,15 @@ class Keeper:
 
     def _store(self, captured: Captured) -> None:
         started = self._monotonic()
-        info = self.tenure.write(captured.cut())
+        cut = captured.cut()
+        n_bytes = sum(array.nbytes for unit in cut.units.values() for array in unit.values())
+        pace = EvenPace(n_bytes, SPREAD * self._interval_s, self._hurry)
+        info = self.tenure.write(cut, pace)
         self._positions = captured.positions
         self._written = captured.sequence
         took = self._monotonic() - started
-        self._next_s = self._monotonic() + max(self._interval_s, took / WRITE_SHARE)
+        busy_s = took - pace.waited_s
+        self._next_s = max(started + self._interval_s, self._monotonic() + busy_s / WRITE_SHARE)
         self._metrics.checkpoints.inc()
         self._metrics.checkpoint_seconds.set(took)
         self._metrics.checkpoint_bytes.set(info.n_bytes)

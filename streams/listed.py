@@ -6,14 +6,15 @@ no index has to be kept up to date for it, and a million lists of 20 are looked 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learners.growth import grown
-from learners.state import copied, room_for, taken
+from learners.row_copies import RowCopies, slice_of
+from learners.state import taken
 from schemas.compiled import kernel
 from schemas.runs import Int8, Int32
 
@@ -30,7 +31,10 @@ class ListedItems:
     """
 
     def __init__(self) -> None:
+        self.copies = RowCopies()
+        """Memory of `snapshot` with `reuse`."""
         self._rows: Int32 = np.zeros((0, 0), dtype=np.int32)
+        self._stale: Bools = np.ones(0, dtype=np.bool_)
         self._n_slots = 0
         self._variants: Int8 = np.full(0, -1, dtype=np.int8)
 
@@ -49,7 +53,8 @@ class ListedItems:
         if not len(users):
             return
         self._widen(items.shape[1])
-        self._rows = grown(self._rows, int(users.max()) + 1, -1)
+        self._grow(int(users.max()) + 1)
+        self._stale[users] = True
         self._n_slots = max(self._n_slots, int(items.max(initial=-1)) + 1)
         if items.shape[1] < self._rows.shape[1]:
             self._rows[users] = -1
@@ -66,14 +71,19 @@ class ListedItems:
         found = np.empty(len(self._rows), dtype=np.int32)
         return found[: _find(self._rows, places, found)].copy()
 
-    def snapshot(self, n_users: int, buffers: MutableMapping[str, NDArray[np.generic]] | None) -> Int32:
-        """Copy of the rows of the first `n_users`; see `learners.state.copied`."""
-        self._rows = grown(self._rows, n_users, -1)
-        return copied(self._rows[:n_users], LISTED, buffers)
+    def snapshot(self, n_users: int, *, reuse: bool = False) -> dict[str, NDArray[np.generic]]:
+        """Copy of the rows of the first `n_users`; with `reuse` as in `PartitionState.snapshot`."""
+        self._grow(n_users)
+        rows = {LISTED: self._rows[:n_users]}
+        return dict(self.copies.renew(rows, self._stale)) if reuse else {LISTED: rows[LISTED].copy()}
 
-    def make_room(self, buffers: MutableMapping[str, NDArray[np.generic]]) -> None:
-        """Make `buffers` as large as `snapshot` will want them."""
-        room_for(self._rows, LISTED, buffers)
+    def make_room(self) -> None:
+        """Make the memory of `snapshot` with `reuse` as large as the next one will want it."""
+        self.copies.make_room({LISTED: self._rows}, self._stale)
+
+    def copy_ahead(self, place: int, of: int) -> None:
+        """See `PartitionState.copy_ahead`."""
+        self.copies.renew({LISTED: self._rows}, self._stale, *slice_of(len(self._rows), place, of))
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]], n_users: int) -> None:
         """Become what `snapshot` gave; nothing is known where a release before this one wrote it.
@@ -86,7 +96,12 @@ class ListedItems:
         if LISTED in arrays:
             width = arrays[LISTED].shape[1] if arrays[LISTED].ndim == 2 else 0
             self._rows = taken(arrays, LISTED, np.zeros((0, width), dtype=np.int32), rows=n_users)
+            self._stale = np.ones(n_users, dtype=np.bool_)
             self._n_slots = int(self._rows.max(initial=-1)) + 1
+
+    def _grow(self, n: int) -> None:
+        self._rows = grown(self._rows, n, -1)
+        self._stale = grown(self._stale, len(self._rows), True)
 
     def _widen(self, k: int) -> None:
         """Room for lists of `k`: `ranker.list_size` may have been another."""
@@ -95,6 +110,7 @@ class ListedItems:
             rows = np.full((max(n, 1), k), -1, dtype=np.int32)
             rows[:n, :width] = self._rows
             self._rows = rows
+            self._stale = np.ones(len(rows), dtype=np.bool_)
 
 
 @kernel

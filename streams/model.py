@@ -124,7 +124,6 @@ class Model:
             self.popularity, self.markov, k=MOST_PLACES, which=POPULARITY_HALF_LIFE
         )
         self._evaluate_ratio, self._exclude_seen = ranker.evaluate_ratio, ranker.exclude_seen
-        self._spare: Arrays = {}
         self._counters: list[Learner] = [self.transitions, self.popularity, self.tags]
         if self.tastes is not None:
             self._counters.append(self.tastes)
@@ -345,7 +344,16 @@ class Model:
 
     def make_room(self) -> None:
         """Make the memory of `capture` with `reuse` as large as the next one will want it."""
-        self.transitions.make_room(self._spare)
+        self.transitions.make_room()
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes that `copy_ahead` copies in all."""
+        return self.transitions.copies.nbytes
+
+    def copy_ahead(self, place: int, of: int) -> None:
+        """Copy a slice of what the next capture with `reuse` will hold, see `learners.row_copies`."""
+        self.transitions.copy_ahead(place, of)
 
     def capture(self, *, reuse: bool = False) -> Callable[[], Arrays]:
         """Copy the state now; the result puts the copies together as named arrays, on any thread.
@@ -356,8 +364,8 @@ class Model:
         Not part of it: the board and the drift monitor, which only report.
         """
         copies = {
-            learner.name: learner.snapshot(self._spare)
-            if reuse and learner is self.transitions
+            learner.name: self.transitions.snapshot(reuse=reuse)
+            if learner is self.transitions
             else learner.snapshot()
             for learner in self._learners()
         }

@@ -11,7 +11,6 @@ from learners.growth import grown
 from learners.signals import signal_table
 from learners.user_state import PartitionState
 from schemas.errors import StateError
-from schemas.learner import Arrays
 from schemas.runs import Int32
 from schemas.settings import Settings
 from schemas.topics import topic_names
@@ -57,7 +56,6 @@ class Partition(Struct, kw_only=True):
     end_seen: int = 0  # newest log end that was reported
     last_broker_ts_ms: int = 0
     first_offset: int = 0  # where this process began
-    spare: Arrays = field(default_factory=dict)  # memory of the last cut
 
     def grow(self) -> None:
         """Room in `model_users` for all local users."""
@@ -65,8 +63,18 @@ class Partition(Struct, kw_only=True):
 
     def make_room(self) -> None:
         """Make the memory of cuts as large as the next one will want it."""
-        self.state.make_room(self.spare)
-        self.listed.make_room(self.spare)
+        self.state.make_room()
+        self.listed.make_room()
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes that `copy_ahead` copies in all."""
+        return self.state.copies.nbytes + self.listed.copies.nbytes
+
+    def copy_ahead(self, place: int, of: int) -> None:
+        """Copy a slice of what the next cut will hold, see `learners.row_copies`."""
+        self.state.copy_ahead(place, of)
+        self.listed.copy_ahead(place, of)
 
     def model_user(self, user_id: str) -> int:
         """Model slot of a user, -1 where there is none."""

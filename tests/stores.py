@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from schemas.errors import ExistsError, MissingError
+from streams.checkpoint.pace import Pace
 from streams.checkpoint.store import Buffer
 
 How = Literal["before", "half", "after"]
@@ -131,7 +132,7 @@ class FaultyStore:
         """Full names of all blobs."""
         return sorted(self.disk.blobs)
 
-    def create(self, name: str, *data: Buffer) -> None:
+    def create(self, name: str, *data: Buffer, pace: Pace | None = None) -> None:
         path, disk = self._folder + name, self.disk
         how = disk.step(f"create {path}")
         if path in disk.blobs:

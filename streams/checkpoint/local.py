@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from schemas.errors import ExistsError, MissingError, StoreError
 
+from .pace import PIECE_BYTES, Pace
 from .store import Buffer
 
 TEMPORARY: Final = ".tmp"
@@ -44,10 +45,10 @@ class LocalStore:
     def __repr__(self) -> str:
         return str(self._root)
 
-    def create(self, name: str, *data: Buffer) -> None:
+    def create(self, name: str, *data: Buffer, pace: Pace | None = None) -> None:
         """See `Store.create`."""
         path = self._root / name
-        with _told(path), self._written(data, durable=True) as temporary:
+        with _told(path), self._written(data, durable=True, pace=pace) as temporary:
             _in_folder(path, lambda: os.link(temporary, path))
             _sync_folder(path.parent)
 
@@ -132,12 +133,23 @@ class LocalStore:
                         os.close(descriptor)
 
     @contextmanager
-    def _written(self, data: tuple[Buffer, ...], *, durable: bool) -> Iterator[Path]:
+    def _written(
+        self, data: tuple[Buffer, ...], *, durable: bool, pace: Pace | None = None
+    ) -> Iterator[Path]:
         """A locked temporary file with `data`; gone afterwards, whatever happens."""
         path, descriptor = self._locked()
         try:
             for part in data:
-                _write_all(descriptor, part)
+                if pace is None:
+                    _write_all(descriptor, part)
+                    continue
+                view = memoryview(part).cast("B")
+                for first in range(0, len(view), PIECE_BYTES):
+                    piece = view[first : first + PIECE_BYTES]
+                    _write_all(descriptor, piece)
+                    if len(piece) == PIECE_BYTES:
+                        os.fdatasync(descriptor)
+                    pace(len(piece))
             if durable:
                 os.fsync(descriptor)
             yield path

@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 
 from schemas.errors import ConfigurationError, ExistsError, MissingError, StoreError
 
+from .pace import Pace
 from .store import Buffer
 
 
@@ -45,7 +46,7 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"{self._fs.protocol}:{self._root}"
 
-    def create(self, name: str, *data: Buffer) -> None:
+    def create(self, name: str, *data: Buffer, pace: Pace | None = None) -> None:
         """See `Store.create`."""
         path = self._path(name)
         with _told(path):

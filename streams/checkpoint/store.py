@@ -11,6 +11,8 @@ from typing import Protocol, TypeAlias
 
 from schemas.errors import ConfigurationError, ExistsError, StoreError
 
+from .pace import Pace
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -45,10 +47,11 @@ class Store(Protocol):
 
     blocking: bool
 
-    def create(self, name: str, *data: Buffer) -> None:
+    def create(self, name: str, *data: Buffer, pace: Pace | None = None) -> None:
         """Make a blob of the parts one after the other: all or nothing, durable on return.
 
-        Of several that create the same name exactly one succeeds.
+        Of several that create the same name exactly one succeeds. With a `pace` a disk is written to
+        in pieces that are durable one by one; other stores need not ask it.
 
         Raises
         ------

@@ -23,6 +23,7 @@ from .format import (
 from .history import BEATS, CHECKPOINTS, MANIFEST, UNIT, History, checkpoint_name
 from .journal import JournalEntry, JournalWriter
 from .owners import Beat, check_fence
+from .pace import Pace
 from .retention import prune
 from .segments import epoch_text
 from .store import Store
@@ -87,8 +88,8 @@ class Tenure:
         """Leave a sign of life."""
         self._beat(released=False)
 
-    def write(self, cut: Cut) -> CheckpointInfo:
-        """Write a checkpoint, once the journal up to its cut is durable.
+    def write(self, cut: Cut, pace: Pace | None = None) -> CheckpointInfo:
+        """Write a checkpoint, once the journal up to its cut is durable; at a `pace` if one is given.
 
         Units first, the manifest last and exclusively; the fence is looked at before and after.
         Cost: about 2.5 ms a MB on a local disk.
@@ -116,7 +117,7 @@ class Tenure:
                 check_unit_name(unit)
                 blobs.append(f"{CHECKPOINTS}/{name}/{unit}{UNIT}")
                 parts = encode_arrays(arrays)
-                self._store.create(blobs[-1], *parts)
+                self._store.create(blobs[-1], *parts, pace=pace)
                 units[unit] = UnitInfo(n_bytes=sum(map(len, parts)), xxh3_128=digest_of_unit(parts))
             self.check()
             described = Manifest(
