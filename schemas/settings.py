@@ -99,7 +99,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_wait_ms: Annotated[
         Annotated[int, Meta(ge=0, le=1_000)],
         Meta(description="longest that fetched records rest so that small runs grow, ms; 0 never"),
-    ] = 20
+    ] = 30
     heavy_user_share: Annotated[
         Ratio,
         Meta(description="a user who sends this share of the events is named in the log; 0 nobody is"),

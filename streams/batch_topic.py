@@ -68,7 +68,7 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
 
     max_records: int = 16_384
     max_bytes: int = 2 << 20
-    max_wait_s: float = 0.02
+    max_wait_s: float = 0.03
     buffer_runs: int = 8
     position: Callable[[TP], int | None] | None = None
     load: Callable[[frozenset[TP]], Awaitable[Mapping[TP, int | None]]] | None = None

@@ -2,7 +2,7 @@
 
 What is compiled hands the interpreter over and takes it back, which costs more than the work on a batch
 of a few records, as many producers send them. So small batches are opened together: one call for all
-checksums, one for all records.
+checksums, one for all LZ4 frames, one for all records.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from schemas.runs import Int64
 
+from .lz4_kernels import NOT_OURS, decode_frames, frame_sizes
 from .record_kernels import (
     KEY_END,
     KEY_START,
@@ -44,6 +45,10 @@ MOST_TOGETHER: Final = 64
 MOST_BYTES_TOGETHER: Final = 1 << 16
 MOST_DATA_TOGETHER: Final = 1 << 20
 """Batches that are opened together, their bytes as sent, and uncompressed: but for the last one of them."""
+
+_LZ4: Final = 3
+SMALL_FRAME_BYTES: Final = 4_096
+"""Up to this size LZ4 frames are decoded together: for larger ones the library is quicker, call and all."""
 
 _DECODERS: Final[dict[int, Callable[[bytes], bytes]]] = {
     1: gzip_decode,
@@ -163,7 +168,8 @@ class BatchOpener:
         facts: list[tuple[int, ...]] = []
         places: list[int | None] = []  # in facts
         size, first, malformed = 0, position, False
-        for head in heads:
+        small = self._small_frames(heads)
+        for number, head in enumerate(heads):
             self._begin_aborts(head.base_offset)
             aborted = head.attributes & _TRANSACTIONAL and head.producer in self._aborting
             if not head.control and (aborted or not head.n):
@@ -172,7 +178,7 @@ class BatchOpener:
                     break
                 places.append(None)
             else:
-                part = self._payload(head)
+                part = small[number] if number in small else self._payload(head)
                 if part is None or not 0 <= head.n <= len(part) // _SMALLEST_RECORD:
                     malformed = True
                     break
@@ -213,6 +219,30 @@ class BatchOpener:
         read_batches(np.frombuffer(data, dtype=np.uint8), table, columns, found)
         return columns, found.tolist()
 
+    def _small_frames(self, heads: list[_Head]) -> dict[int, bytes]:
+        """Small LZ4 frames decoded, by place of their batch; without those that are for the library."""
+        wanted = [
+            place
+            for place, head in enumerate(heads)
+            if head.attributes & _CODEC == _LZ4 and head.end - head.at <= SMALL_FRAME_BYTES
+        ]
+        if len(wanted) < 2:
+            return {}
+        spans = np.array(
+            [(heads[place].at + _HEADER.size, heads[place].end) for place in wanted], dtype=np.int64
+        )
+        sizes = np.empty(len(wanted), dtype=np.int64)
+        frame_sizes(self._buffer, spans, MOST_DATA_TOGETHER, sizes)
+        out = np.empty(int(sizes[sizes != NOT_OURS].sum()), dtype=np.uint8)
+        decode_frames(self._buffer, spans, sizes, out)
+        data, end = out.tobytes(), 0
+        found: dict[int, bytes] = {}
+        for place, n in zip(wanted, sizes.tolist(), strict=True):
+            if n != NOT_OURS:
+                start, end = end, end + n
+                found[place] = data[start:end]
+        return found
+
     def _payload(self, head: _Head) -> bytes | None:
         payload = self._data[head.at + _HEADER.size : head.end]
         codec = head.attributes & _CODEC
@@ -234,6 +264,8 @@ def compile_reader() -> None:
     numbers = np.empty(0, dtype=np.int64)
     checksums(nothing, numbers.reshape(0, 2), numbers)
     read_batches(nothing, numbers.reshape(0, N_FACTS), numbers.reshape(N_ROWS, 0), numbers)
+    frame_sizes(nothing, numbers.reshape(0, 2), 0, numbers)
+    decode_frames(nothing, numbers.reshape(0, 2), numbers, np.empty(0, dtype=np.uint8))
 
 
 def start_of(columns: Int64, record: int) -> int:
