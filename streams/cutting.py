@@ -16,7 +16,7 @@ from .cut import Captured
 from .model import Model
 from .partition import Partition
 
-SLICE_BYTES: Final = 16 << 20
+SLICE_BYTES = 16 << 20
 """Copied in some 3 ms, which is less than a tick takes anyway; more and smaller slices copy rows twice."""
 
 MOST_SLICES: Final = 64

@@ -23,6 +23,7 @@ from schemas.errors import StoreError
 from schemas.runs import RecordRun
 from streams.checkpoint import local
 from streams.checkpoint.journal import JournalEntry
+from streams.checkpoint.pace import Pace
 from streams.checkpoint.store import Buffer
 from streams.cli import main
 from streams.core import WorkerCore
@@ -67,13 +68,13 @@ def run() -> None:
     faults = Faults(Path(os.environ[VARIABLE]))
     create, refold, apply = local.LocalStore.create, WorkerCore.refold, WorkerCore.apply
 
-    def faulty_create(self: local.LocalStore, name: str, *data: Buffer) -> None:
+    def faulty_create(self: local.LocalStore, name: str, *data: Buffer, pace: Pace | None = None) -> None:
         if name.startswith("checkpoints/"):
             if faults.armed("full"):
                 raise StoreError(f"{name}: {os.strerror(errno.ENOSPC)}")
             if "user-" in name:  # the unit `model` was written before
                 faults.stop("unit")
-        create(self, name, *data)
+        create(self, name, *data, pace=pace)
 
     def faulty_refold(self: WorkerCore, entry: JournalEntry, runs: list[RecordRun]) -> None:
         refold(self, entry, runs)

@@ -10,6 +10,7 @@ from typing import Literal
 import structlog
 
 from schemas.errors import DamagedError, FencedError, OwnedError, StateError, StoreError
+from streams import cutting
 from streams.checkpoint.history import History
 from streams.checkpoint.owners import last_beat
 from tests.simulation.world import Crash, Life, World, audited, verdict
@@ -186,6 +187,7 @@ def outcome_of(seed: int) -> tuple[Outcome, list[str]]:
     A state that was damaged may be refused: with an error that says so, never with a wrong digest.
     """
     schedule = Schedule(seed)
+    slice_bytes, cutting.SLICE_BYTES = cutting.SLICE_BYTES, 4_096 if seed % 2 else cutting.SLICE_BYTES
     try:
         structlog.configure(processors=[drop])
         problems = schedule.run()
@@ -195,6 +197,7 @@ def outcome_of(seed: int) -> tuple[Outcome, list[str]]:
             return "refused", []
         problems = [*schedule.problems, f"{type(error).__name__}: {error}"]
     finally:
+        cutting.SLICE_BYTES = slice_bytes
         structlog.reset_defaults()
     if problems:
         problems += schedule.damages

@@ -69,6 +69,19 @@ def straddling_batch_not_cut(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(core_module, "run_from", lambda run, position: run)
 
 
+def changed_users_not_copied(patch: pytest.MonkeyPatch) -> None:
+    """A cut copies the rows that have changed, and a fold does not say which."""
+
+    def fold(self: PartitionState, batch: EventBatch) -> object:
+        stale = self._stale.copy()
+        folded = original(self, batch)
+        self._stale[: len(stale)] &= stale
+        return folded
+
+    original = PartitionState.fold
+    patch.setattr(PartitionState, "fold", fold)
+
+
 @pytest.mark.parametrize(
     "break_it",
     [
@@ -78,6 +91,7 @@ def straddling_batch_not_cut(patch: pytest.MonkeyPatch) -> None:
         last_plus_one,
         journal_not_synced,
         straddling_batch_not_cut,
+        changed_users_not_copied,
     ],
     ids=lambda break_it: break_it.__name__,
 )

@@ -184,13 +184,13 @@ def test_room_for_the_first_checkpoint_is_made_before_it_is_time() -> None:
     life.core.keep(RestingKeeper(), 1)
     for place in world.log:
         life.read(place, 100)
-    assert not any(part.spare for part in life.core.partitions.values())
+    assert not any(part.copied_bytes for part in life.core.partitions.values())
     life.core.tick()
     for part in life.core.partitions.values():
-        made = dict(part.spare)
+        made = dict(part.state.copies.arrays)
         assert len(made["numbers"]) >= len(part.state.users)
-        part.state.snapshot(part.spare)
-        assert all(part.spare[name] is made[name] for name in part.spare)
+        part.state.snapshot(reuse=True)
+        assert all(array is made[name] for name, array in part.state.copies.arrays.items())
 
 
 def test_what_retention_took_while_the_worker_was_down_is_told() -> None:

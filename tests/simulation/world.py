@@ -28,7 +28,7 @@ from streams.checkpoint.history import History
 from streams.checkpoint.journal import JournalEntry, JournalRun
 from streams.checkpoint.owners import Owner
 from streams.core import WorkerCore
-from streams.cut import restore
+from streams.cut import Captured, capture, restore
 from streams.keeper import Keeper
 from streams.log_reader import Place
 from streams.recovery import refold, starts_of
@@ -279,6 +279,7 @@ class Life:
             writer=Inline(),
         )
         self.core.keep(self.keeper, self.tenure.epoch)
+        self._check_cuts()
         self._beat_s = world.now_s
         if self.core.sequence < world.broker.newest_model[1] and not world.broker.forgotten:
             world.broker.problems.append(
@@ -292,6 +293,21 @@ class Life:
                 committed=world.broker.committed.get(place),
                 end=world.ends[place],
             )
+
+    def _check_cuts(self) -> None:
+        """Compare every cut, of which most was copied before, with what the core holds at that moment."""
+        take = self.core.capture
+
+        def checked(*, reuse: bool = False) -> Captured:
+            captured = take(reuse=reuse)
+            held = capture(self.core).cut().units
+            for unit, arrays in captured.cut().units.items():
+                for name, array in arrays.items():
+                    if not np.array_equal(array, held[unit][name]):
+                        self.world.broker.problems.append(f"{name} of {unit} in a cut is not what was held")
+            return captured
+
+        self.core.capture = checked  # type: ignore[method-assign]
 
     def run(self, place: Place, n: int, back: int = 0) -> RecordRun | None:
         """The next `n` records of a partition, and `back` ones that were read before."""

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from learners import growth
 from learners.growth import AHEAD_BYTES, RESERVED_FROM_BYTES, Reserve, grown, populate
-from learners.state import copied, room_for
 from streams.memory_ahead import MemoryAhead
 
 ROW = 1 << 10  # int32 of a row, 4 KiB
@@ -157,15 +156,3 @@ def test_a_kernel_that_cannot_is_survived(monkeypatch: pytest.MonkeyPatch) -> No
     assert not ahead.alive
     ahead.stop()
     assert len(array) >= LARGE
-
-
-def test_room_is_made_ahead_of_a_copy_and_used_by_it() -> None:
-    buffers: dict[str, np.ndarray] = {}
-    array = np.arange(12, dtype=np.int32).reshape(6, 2)
-    room_for(array[:4], "rows", buffers)
-    place = buffers["rows"]
-    copy = copied(array[:4], "rows", buffers)
-    assert copy.base is place
-    np.testing.assert_array_equal(copy, array[:4])
-    np.testing.assert_array_equal(copied(array, "rows", buffers), array)
-    assert copied(array.astype(np.int64), "rows", buffers).dtype == np.int64

@@ -52,7 +52,7 @@ def test_lists_of_another_length() -> None:
 def test_restore_of_a_snapshot_holds_the_same(reuse: bool) -> None:
     listed, twin = ListedItems(), ListedItems()
     listed.put(array(0, 2), array([1, 2], [3, 4]))
-    rows = listed.snapshot(5, {} if reuse else None)
+    rows = listed.snapshot(5, reuse=reuse)[LISTED]
     assert len(rows) == 5
     twin.restore({LISTED: rows}, 5)
     for item in range(5):
@@ -67,4 +67,4 @@ def test_a_checkpoint_of_an_earlier_release_names_no_lists() -> None:
     listed = ListedItems()
     listed.restore({}, 5)
     assert holders(listed, 0) == []
-    assert len(listed.snapshot(5, None)) == 5
+    assert len(listed.snapshot(5)[LISTED]) == 5

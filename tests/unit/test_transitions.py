@@ -299,6 +299,7 @@ def test_the_lightest_is_the_first_of_the_least_totals(weights: list[float]) -> 
         rowsum=np.zeros((1, 3), dtype=np.float32),
         filled=np.full(1, n, dtype=np.int32),
         dirty=np.zeros(1, dtype=np.bool_),
+        stale=np.ones(1, dtype=np.bool_),
         keys=np.zeros((1, n), dtype=np.int32),
     )
     find_keys(np.zeros(1, dtype=np.int32), rows)

@@ -330,30 +330,32 @@ def test_bytes_of_last_event_ids_are_bounded_by_those_in_use() -> None:
 
 def test_room_made_ahead_is_what_the_snapshot_writes_to() -> None:
     """Or the first cut would find all its memory on the thread that learns."""
-    state, buffers = _folded(1), dict[str, Any]()
-    state.make_room(buffers)
-    made = dict(buffers)
-    arrays = state.snapshot(buffers)
-    assert {name: id(array) for name, array in buffers.items()} == {n: id(a) for n, a in made.items()}
+    state = _folded(1)
+    state.make_room()
+    made = dict(state.copies.arrays)
+    arrays = state.snapshot(reuse=True)
+    assert {name: id(array) for name, array in state.copies.arrays.items()} == {
+        name: id(array) for name, array in made.items()
+    }
     assert made.keys() <= arrays.keys()
     assert all(np.shares_memory(arrays[name], made[name]) for name in made if arrays[name].size)
 
 
 def test_memory_of_an_earlier_snapshot_is_used_again() -> None:
-    state, buffers = _folded(1), dict[str, Any]()
-    first = state.snapshot(buffers)
+    state = _folded(1)
+    first = state.snapshot(reuse=True)
     kept = {name: array.copy() for name, array in first.items()}
     more = [row | {"offset": row["offset"] + state.next_offset} for row in random_rows(2, 100)]
     state.fold(event_batch(more))
     for name, array in first.items():
         np.testing.assert_array_equal(array, kept[name], err_msg=name)  # the fold wrote elsewhere
-    again = state.snapshot(buffers)
+    again = state.snapshot(reuse=True)
     assert np.shares_memory(again["seen"], first["seen"])
     for name, array in state.snapshot().items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
     state.users.get_many([f"v{n}" for n in range(3_000)])
     twin = partition_state(0, history=6, seen=9, dedup_window=200)
-    twin.restore(state.snapshot(buffers))
+    twin.restore(state.snapshot(reuse=True))
     assert twin.digest(ITEM_IDS) == state.digest(ITEM_IDS)
 
 
