@@ -53,7 +53,7 @@ class RowCopies:
         return sum(array.nbytes for array in self.arrays.values())
 
     def make_room(self, tables: Tables, stale: Bools) -> None:
-        """Make the memory as large as `renew` of these tables will want it; nothing is copied.
+        """Make the memory as large as `renew` of these tables will want it; no row of theirs is copied.
 
         Done ahead, what is behind it can be found meanwhile (`learners.growth`).
         """

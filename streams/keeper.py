@@ -32,10 +32,13 @@ UNWATCHED_S = 3.0
 """After so long without a look at the fence, publishing looks first: the process was stopped."""
 
 WRITE_SHARE = 0.05
-"""Most of the time that writing checkpoints may take; the interval grows with the state."""
+"""Most of the time that writing checkpoints may take, pauses aside; the interval grows with the state."""
 
 SPREAD = 0.25
-"""Part of the interval that a checkpoint is written over, see `streams.checkpoint.pace`."""
+"""Part of the interval that a checkpoint is written over at most, see `streams.checkpoint.pace`."""
+
+EVEN_BYTES_S = 64 << 20
+"""Bytes a second that nobody notices: a small state does not take a quarter of a long interval."""
 
 
 class Keeper:
@@ -140,7 +143,8 @@ class Keeper:
         self.end()
 
     def end(self) -> None:
-        """Stop the heartbeat and close the journal."""
+        """Stop the heartbeat and close the journal; a checkpoint being written is waited for."""
+        self._hurry.set()
         self._ended.set()
         if self._guard.is_alive():
             self._guard.join(5.0)
@@ -162,7 +166,8 @@ class Keeper:
         started = self._monotonic()
         cut = captured.cut()
         n_bytes = sum(array.nbytes for unit in cut.units.values() for array in unit.values())
-        pace = EvenPace(n_bytes, SPREAD * self._interval_s, self._hurry)
+        over_s = min(SPREAD * self._interval_s, n_bytes / EVEN_BYTES_S)
+        pace = EvenPace(n_bytes, over_s, self._hurry, self._monotonic)
         info = self.tenure.write(cut, pace)
         self._positions = captured.positions
         self._written = captured.sequence
@@ -199,5 +204,6 @@ class Keeper:
                 return
 
     def _fail(self, error: BaseException) -> None:
+        self._hurry.set()
         self._looked_s = -math.inf  # the drain that follows publishes only after a look of its own
         self._on_failure(error)

@@ -1,11 +1,12 @@
 """LZ4 frames of small record batches, compiled: many in one call.
 
-A library decodes one frame a call, and every call hands the interpreter over and takes it back. With
-producers that send 25 records a batch, 800 such calls a second made the learner thread wait for the
-interpreter 800 times: the 99th percentile of event to snapshot was 1.7 times as long. So small frames are
-decoded here, together; for a large one the library is quicker. Strict: what is not a whole, valid frame is
-left to the library, which says what is wrong with it. Checksums of frames and blocks are not looked at, for
-the record batch around them has one that was.
+A library decodes one frame a call, and every call hands the interpreter over and takes it back: with
+producers that send 25 records a batch, 800 times a second at 20 000 events/s. 28 such frames take 0.2 ms in
+as many calls and 0.06 ms here, together. For a frame above some kilobytes the library is quicker. What is
+not a whole frame, or says what cannot be, is left to the library, which tells what is wrong with it. Not
+looked at is what reading does not depend on: checksums (the record batch around the frame has one that
+was), reserved bits of the second byte, and by how many literals a block must end. Whether a frame is read
+so depends on the frame alone.
 
 References
 ----------

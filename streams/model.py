@@ -348,7 +348,7 @@ class Model:
 
     @property
     def copied_bytes(self) -> int:
-        """Bytes that `copy_ahead` copies in all."""
+        """Memory of copies: about what `copy_ahead` copies in all."""
         return self.transitions.copies.nbytes
 
     def copy_ahead(self, place: int, of: int) -> None:

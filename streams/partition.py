@@ -68,7 +68,7 @@ class Partition(Struct, kw_only=True):
 
     @property
     def copied_bytes(self) -> int:
-        """Bytes that `copy_ahead` copies in all."""
+        """Memory of copies: about what `copy_ahead` copies in all."""
         return self.state.copies.nbytes + self.listed.copies.nbytes
 
     def copy_ahead(self, place: int, of: int) -> None:

@@ -48,7 +48,7 @@ MOST_DATA_TOGETHER: Final = 1 << 20
 
 _LZ4: Final = 3
 SMALL_FRAME_BYTES: Final = 4_096
-"""Up to this size LZ4 frames are decoded together: for larger ones the library is quicker, call and all."""
+"""Up to this size LZ4 frames are decoded by us, together: for larger ones the library is quicker."""
 
 _DECODERS: Final[dict[int, Callable[[bytes], bytes]]] = {
     1: gzip_decode,
@@ -226,13 +226,17 @@ class BatchOpener:
             for place, head in enumerate(heads)
             if head.attributes & _CODEC == _LZ4 and head.end - head.at <= SMALL_FRAME_BYTES
         ]
-        if len(wanted) < 2:
+        if not wanted:
             return {}
         spans = np.array(
             [(heads[place].at + _HEADER.size, heads[place].end) for place in wanted], dtype=np.int64
         )
         sizes = np.empty(len(wanted), dtype=np.int64)
         frame_sizes(self._buffer, spans, MOST_DATA_TOGETHER, sizes)
+        # As many as are opened together: those behind are not looked at before the next call.
+        before = np.cumsum(np.maximum(sizes, 0)) - np.maximum(sizes, 0)
+        n = int(np.count_nonzero(before <= MOST_DATA_TOGETHER))
+        wanted, spans, sizes = wanted[:n], spans[:n], sizes[:n]
         out = np.empty(int(sizes[sizes != NOT_OURS].sum()), dtype=np.uint8)
         decode_frames(self._buffer, spans, sizes, out)
         data, end = out.tobytes(), 0

@@ -88,6 +88,7 @@ def warm_up(settings: Settings) -> float:
         records.append(("u0", b"not json"))
         core.apply([_run(core.names.behaviour, records, offset, now_ms)])
         core.tick()
+        core.capture(reuse=True)
         offset += len(records)
     if core.model.embeddings is not None:
         _refit()

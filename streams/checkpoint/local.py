@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from schemas.errors import ExistsError, MissingError, StoreError
 
-from .pace import PIECE_BYTES, Pace
+from .pace import PIECE_BYTES, SYNC_BYTES, Pace
 from .store import Buffer
 
 TEMPORARY: Final = ".tmp"
@@ -139,17 +139,11 @@ class LocalStore:
         """A locked temporary file with `data`; gone afterwards, whatever happens."""
         path, descriptor = self._locked()
         try:
-            for part in data:
-                if pace is None:
+            if pace is None:
+                for part in data:
                     _write_all(descriptor, part)
-                    continue
-                view = memoryview(part).cast("B")
-                for first in range(0, len(view), PIECE_BYTES):
-                    piece = view[first : first + PIECE_BYTES]
-                    _write_all(descriptor, piece)
-                    if len(piece) == PIECE_BYTES:
-                        os.fdatasync(descriptor)
-                    pace(len(piece))
+            else:
+                _write_evenly(descriptor, data, pace)
             if durable:
                 os.fsync(descriptor)
             yield path
@@ -231,6 +225,19 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_evenly(descriptor: int, data: tuple[Buffer, ...], pace: Pace) -> None:
+    unsynced = 0
+    for part in data:
+        view = memoryview(part).cast("B")
+        for first in range(0, len(view), PIECE_BYTES):
+            piece = view[first : first + PIECE_BYTES]
+            _write_all(descriptor, piece)
+            unsynced += len(piece)
+            if pace(len(piece)) and unsynced >= SYNC_BYTES:
+                os.fdatasync(descriptor)
+                unsynced = 0
 
 
 def _write_all(descriptor: int, data: Buffer) -> None:

@@ -13,14 +13,17 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 PIECE_BYTES: Final = 1 << 20
-"""Written, and made durable, between two calls of a pace."""
+"""Written between two calls of a pace, at most."""
+
+SYNC_BYTES: Final = 4 << 20
+"""Made durable together: left to the end, the disk would have all of it at once after all."""
 
 
 class Pace(Protocol):
     """Called by who writes, after every piece."""
 
-    def __call__(self, n_bytes: int, /) -> None:
-        """`n_bytes` more have been written; may wait before the next."""
+    def __call__(self, n_bytes: int, /) -> bool:
+        """`n_bytes` more have been written; may wait before the next. Whether there is time to be even."""
 
 
 class EvenPace:
@@ -57,7 +60,7 @@ class EvenPace:
         self._began_s = monotonic()
         self._n_bytes = 0
 
-    def __call__(self, n_bytes: int, /) -> None:
+    def __call__(self, n_bytes: int, /) -> bool:
         """See `Pace`."""
         self._n_bytes += n_bytes
         due_s = self._began_s + min(self._n_bytes * self._per_byte_s, self._over_s)
@@ -65,3 +68,4 @@ class EvenPace:
         if due_s > before_s and not self._hurry.is_set():
             self._hurry.wait(due_s - before_s)
             self.waited_s += self._monotonic() - before_s
+        return not self._hurry.is_set()

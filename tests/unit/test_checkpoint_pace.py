@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from streams.checkpoint.local import LocalStore
-from streams.checkpoint.pace import PIECE_BYTES, EvenPace
+from streams.checkpoint.pace import PIECE_BYTES, SYNC_BYTES, EvenPace
 from streams.checkpoint.store import Buffer
 
 
@@ -80,12 +80,21 @@ def test_a_blob_is_written_in_durable_pieces(tmp_path: Path, monkeypatch: pytest
         fdatasync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", sync)
-    data: list[Buffer] = [b"head", bytes(range(256)) * (PIECE_BYTES // 256 * 2 + 8), memoryview(b"tail")]
+    part = bytes(range(256)) * (PIECE_BYTES // 256 * 3 + 8)
+    data: list[Buffer] = [b"head", part, part, memoryview(b"tail")]
     store = LocalStore(tmp_path)
-    store.create("paced", *data, pace=pieces.append)
+
+    def pace(n_bytes: int) -> bool:
+        pieces.append(n_bytes)
+        return True
+
+    store.create("paced", *data, pace=pace)
     assert store.read("paced") == b"".join(data)
     assert sum(pieces) == sum(map(len, data))
     assert max(pieces) == PIECE_BYTES
-    assert len(synced) == 2  # whole pieces; what is left is synced with the blob
+    assert len(synced) == 1  # what is left is synced with the blob
+    assert SYNC_BYTES <= synced[0] < SYNC_BYTES + PIECE_BYTES
+    store.create("in-a-hurry", *data, pace=lambda _: False)
+    assert len(synced) == 1
     store.create("at-once", *data)
-    assert store.read("at-once") == store.read("paced")
+    assert store.read("at-once") == store.read("paced") == store.read("in-a-hurry")

@@ -123,6 +123,9 @@ def test_transitions(seed: int) -> None:
 
     def exchange() -> None:
         items = rng.integers(0, 90, 5).astype(np.int32)
+        newer = interactions(int(rng.integers(1 << 30)), 20, n_items=90)
+        newer.ts_ms += int(rng.integers(0, 900)) * 3_600_000  # its reference may be the later one
+        other.learn_many(newer)
         learner.import_rows(np.unique(items), other.export_rows(np.unique(items)))
         learner.import_dense(other.export_dense())
 

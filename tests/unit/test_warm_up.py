@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from learners import ease, embedding_step
+from learners import ease, embedding_step, row_copies
 from schemas.settings import Settings
 from serving import recommender
 from streams.warm_up import warm_up
@@ -29,6 +29,8 @@ def test_a_refit_of_ease_and_the_mixtures_lists_are_among_it(monkeypatch: pytest
         (ease, "_largest"),
         (recommender, "gather_users"),
         (recommender, "write_lists"),
+        (row_copies, "_find_runs"),
+        (row_copies, "_copy_runs"),
     ]
     kernels += [(embedding_step, "_unpool")]
     for module, name in kernels:
