@@ -88,7 +88,7 @@ def test_a_stopped_process_is_fenced_out(broker: LocalBroker, tmp_path: Path) ->
         assert first.child.process.wait(60) != 0
         assert "Fenced" in first.child.tail(), first.child.tail()
         load.finish()
-        assert check_all(second, kafka, load).stats["epoch"] == 2
+        assert check_all(second, kafka, load, was_stopped=True).stats["epoch"] == 2
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
