@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -55,7 +55,7 @@ def read(life: Life, n: int) -> None:
             life.core.apply([run])
 
 
-def bytes_of(units: dict[str, Any]) -> dict[str, bytes]:
+def bytes_of(units: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
     return {
         f"{unit}.{name}": array.tobytes() for unit, found in units.items() for name, array in found.items()
     }
