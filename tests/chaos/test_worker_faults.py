@@ -34,10 +34,14 @@ DRAINED_S = 30.0
 
 
 def test_killed_at_random_moments(broker: LocalBroker, tmp_path: Path) -> None:
-    """kill -9 under load: while it works and writes checkpoints, and every third time while it starts."""
+    """kill -9 under load: while it works and writes checkpoints, and every third time while it starts.
+
+    Who starts after a killed start has the work of two lives to do again; told apart in what is printed.
+    """
     kafka = kafka_of(broker)
     moments = random.Random(4)
-    recoveries = []
+    recoveries: list[float] = []
+    after_killed_start: list[float] = []
     with ExitStack() as stack, Load(kafka, rate=3_000) as load:
         for n in range(N_KILLS):
             started = time.monotonic()
@@ -47,19 +51,20 @@ def test_killed_at_random_moments(broker: LocalBroker, tmp_path: Path) -> None:
                 time.sleep(moments.uniform(0.5, 6.0))
             else:
                 took = flowing(worker, started)
-                recoveries += [took] if n else []
+                if n:
+                    (recoveries if n % 3 else after_killed_start).append(took)
                 time.sleep(moments.uniform(0.05, 2.0))
             kill(worker)
         started = time.monotonic()
         worker = life(kafka, tmp_path)
         stack.callback(worker.child.stop)
-        recoveries.append(flowing(worker, started))
+        (after_killed_start if N_KILLS % 3 == 0 else recoveries).append(flowing(worker, started))
         load.finish()
         check_all(worker, kafka, load)
         assert worker.child.stop(DRAINED_S) == 0, worker.child.tail()
-    recoveries.sort()
-    print(f"\nflowing after kill -9, s from process start: {[round(took, 2) for took in recoveries]}")
-    assert statistics.median(recoveries) < allowed(FLOWING_AFTER_KILL_S)
+    for what, found in (("kill -9", recoveries), ("a killed start", after_killed_start)):
+        print(f"\nflowing after {what}, s from process start: {[round(took, 2) for took in sorted(found)]}")
+    assert statistics.median(recoveries + after_killed_start) < allowed(FLOWING_AFTER_KILL_S)
 
 
 def test_a_stopped_process_is_fenced_out(broker: LocalBroker, tmp_path: Path) -> None:
