@@ -13,8 +13,8 @@ FULL_RUN: Final = 512
 """Records from which on a run is worth its cost."""
 
 UNDER_LOAD: Final = 5.0
-"""By how much more a run costs as it fills, for then others want the processor too: at 20 000 events/s on two
-cores the longer rest takes a fifth of the worker's time away, and lists are late less often for it."""
+"""By how much more a run costs as it fills, for then others want the processor too: a longer rest
+leaves it to them, and lists are late less often for it (docs/benchmarks.md)."""
 
 
 def rest_s(n_runs: int, n_records: int, longest_s: float) -> float:

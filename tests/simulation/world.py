@@ -307,6 +307,7 @@ class Life:
                         self.world.broker.problems.append(f"{name} of {unit} in a cut is not what was held")
             return captured
 
+        # Of this core alone: the next life's is not asked for by a patch of the class.
         self.core.capture = checked  # type: ignore[method-assign]
 
     def run(self, place: Place, n: int, back: int = 0) -> RecordRun | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -36,6 +37,18 @@ class HeldWriter(Executor):
         self.jobs.append(run)
         self.taken.append(args[0])
         return future
+
+
+class WaitedOn(threading.Event):
+    """Tells that somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_waited_on = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.is_waited_on.set()
+        return super().wait(timeout)
 
 
 def begun(store: Store | None = None) -> tuple[World, Life]:
@@ -128,12 +141,13 @@ def test_who_ends_does_not_wait_for_the_pace(
     _, life = begun(LocalStore(tmp_path))
     life.keeper._monotonic = time.monotonic
     life.keeper._next_s = 0.0
+    hurry = life.keeper._hurry = WaitedOn()
     life.keeper._writer = ThreadPoolExecutor(1)
     while life.keeper._writing is None:
         life.core.tick()
     writing = life.keeper._writing
-    time.sleep(0.2)
-    assert not writing.done(), "nothing paced it"
+    assert hurry.is_waited_on.wait(60.0), "nothing paced it"
+    assert not writing.done()
     if ends == "fail":
         life.keeper._fail(RuntimeError("fenced"))
     elif ends == "end":
