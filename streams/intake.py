@@ -142,6 +142,8 @@ class Intake:
             interactions = self._taken(run, batch, one, reports=reports)
             if interactions is not None:
                 found.append(interactions)
+        if reports and self._views is not None:
+            self._views.tell()
         return found
 
     def _decoded(self, runs: Sequence[RecordRun]) -> list[EventBatch]:

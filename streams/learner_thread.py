@@ -149,14 +149,14 @@ class LearnerThread:
             self._on_failure(error)
 
     def _work(self) -> None:
-        next_tick = time.monotonic() + self._tick_s
+        pace = TickPace(self._tick_s, time.monotonic())
         stopping = False
         while not stopping:
             runs: list[RecordRun] = []
             n_records = 0
             questions: list[Callable[[], None]] = []  # answered after what was submitted before them
             try:
-                entry = self._queue.get(timeout=max(0.0, next_tick - time.monotonic()))
+                entry = self._queue.get(timeout=max(0.0, pace.due_s - time.monotonic()))
                 while True:
                     if entry is None:
                         stopping = True
@@ -176,11 +176,13 @@ class LearnerThread:
             if runs:
                 self._core.apply(runs)
                 self._release(len(runs))
+                pace.applied()
             for question in questions:
                 question()
-            if time.monotonic() >= next_tick:
+            began_s = time.monotonic()
+            if began_s >= pace.due_s:
                 self._core.tick()
-                next_tick = max(next_tick + self._tick_s, time.monotonic() + self._tick_s / 4)
+                pace.ticked(began_s, time.monotonic())
             self._busy_since = None
         self._core.close()
 
@@ -192,6 +194,31 @@ class LearnerThread:
 
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(give_back)
+
+
+class TickPace:
+    """When the next tick is due: a tick's length after the last began, a quarter of it after a long one ended.
+
+    After a tick that followed a batch, one without is due only after twice the time: where batches keep
+    coming, what falls due between two of them goes with the next. A tick for it alone costs as much
+    beforehand as one for all: at 20 000 events/s a third of the ticks made a tenth of the lists.
+    """
+
+    def __init__(self, tick_s: float, now_s: float) -> None:
+        self._tick_s = tick_s
+        self._next_s = self.due_s = now_s + tick_s
+        self._is_flowing = False
+
+    def applied(self) -> None:
+        """A batch was applied, whose users wait for the next tick."""
+        self._is_flowing = True
+        self.due_s = self._next_s
+
+    def ticked(self, began_s: float, ended_s: float) -> None:
+        """A tick is over."""
+        self._next_s = max(began_s + self._tick_s, ended_s + self._tick_s / 4)
+        self.due_s = self._next_s + (self._tick_s if self._is_flowing else 0.0)
+        self._is_flowing = False
 
 
 def _wake() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from learners.acceptance import Acceptance, Rewards
 from schemas.learner import Interactions
 from schemas.runs import Int8
@@ -30,15 +32,29 @@ class ListViews:
     def __init__(self, *asking: Asks) -> None:
         self._asking = asking
         self._views: dict[int, Acceptance] = {}
+        self._ended: list[Rewards] = []
 
     def take(self, partition: int, events: Interactions, surfaces: Int8, listed: ListedItems) -> None:
         """Take in events (N,) of one partition in order, before their users have newer lists.
 
-        `events` names users by local slot, as `listed` does.
+        `events` names users by local slot, as `listed` does. Who asks is told by `tell`.
         """
         view = self._views.setdefault(partition, Acceptance())
         ended = view.take(
             events.users, events.items, events.types, surfaces, events.weight, listed.rows, listed.variants
         )
+        if len(ended.values):
+            self._ended.append(ended)
+
+    def tell(self) -> None:
+        """Tell who asks of the views that ended since the last call, those of all partitions together.
+
+        A batch of a few hundred events has four partitions and some views of each: to be told of them
+        one by one costs as much as the rest of what is done with them.
+        """
+        if not self._ended:
+            return
+        together = Rewards(*map(np.concatenate, zip(*self._ended, strict=True)))
+        self._ended = []
         for one in self._asking:
-            one.take(ended)
+            one.take(together)

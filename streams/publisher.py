@@ -33,8 +33,10 @@ from .sinks import Delivered, Sink
 from .ways import Makes, make_lists, ways_of
 
 CHUNK = 512
-"""Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time."""
+"""Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time.
 
+A rest of up to half of it goes with the chunk before: a chunk of its own would cost .8 ms more.
+"""
 
 PATIENCE_S = 0.005
 """How long a chunk waits at most for what it derives from to become durable, before it waits aside."""
@@ -247,15 +249,21 @@ class Publisher:
         return n
 
     def publish_chunk(self, sequence: int, *, interval_ms: int | None = None) -> int:
-        """Publish for at most `CHUNK` due users, the model being at apply `sequence`; returns how many."""
+        """Publish for `CHUNK` due users, one and a half times as many if that is all; returns how many.
+
+        The model is at apply `sequence`.
+        """
         interval = int(self._refresh.interval_s * 1000) if interval_ms is None else interval_ms
         now_ms = int(self._clock() * 1000)
         due: list[_Due] = []
-        room = CHUNK
         parts = list(self._partitions.items())
         ready = [part.outbox.n_due(now_ms, interval) for _, part in parts]
+        n_ready = sum(ready)
+        if not n_ready:
+            return 0
+        room = size = n_ready if n_ready <= CHUNK + CHUNK // 2 else CHUNK
         # By how many wait in each: whoever came last in a turn would be cut short again and again.
-        share = min(1.0, CHUNK / max(sum(ready), 1))
+        share = min(1.0, size / n_ready)
         for k in range(len(parts)):
             i = (self._turn + k) % len(parts)
             index, part = parts[i]
@@ -269,8 +277,8 @@ class Publisher:
                 break
         if due:
             self._publish(due, sequence)
-        self.n_sent += CHUNK - room
-        return CHUNK - room
+        self.n_sent += size - room
+        return size - room
 
     def _publish(self, due: list[_Due], sequence: int) -> None:
         with self._metrics.stage("rank"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learners.acceptance import Acceptance
+from learners.acceptance import Acceptance, Rewards
 from learners.adaptation import SPAN_MS, Adaptation
 from learners.cooccurrence import Cooccurrence
 from learners.drift import DriftMonitor
@@ -109,6 +109,25 @@ def events_of(n: int, rng: np.random.Generator, p: float) -> Interactions:
     return batch
 
 
+def test_views_of_all_partitions_are_told_together_and_once() -> None:
+    class Asker:
+        def __init__(self) -> None:
+            self.told: list[list[int]] = []
+
+        def take(self, ended: Rewards) -> None:
+            self.told.append(ended.surfaces.tolist())
+
+    asker, rng = Asker(), np.random.default_rng(4)
+    views, listed = ListViews(asker), ListedItems()
+    listed.put(np.zeros(1, np.int32), np.array([[3, 4]], dtype=np.int32))
+    for partition, surface in ((2, SHORT), (0, LIVE)):
+        views.take(partition, events_of(3, rng, 0.5), np.full(3, surface, np.int8), listed)
+    assert asker.told == []
+    views.tell()
+    views.tell()
+    assert asker.told == [[SHORT] * 3 + [LIVE] * 3]
+
+
 def test_surfaces_are_watched_apart() -> None:
     rng = np.random.default_rng(2)
     watch = DriftWatch(1e-4)
@@ -117,6 +136,7 @@ def test_surfaces_are_watched_apart() -> None:
 
     def take(surface: int, n: int, p: float) -> None:
         views.take(0, events_of(n, rng, p), np.full(n, surface, np.int8), listed)
+        views.tell()
 
     for _ in range(6):
         take(SHORT, 512, 0.6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from schemas.runs import RecordRun
-from streams.learner_thread import LearnerThread
+from streams.learner_thread import LearnerThread, TickPace
 
 
 def run_of(offset: int) -> RecordRun:
@@ -174,3 +174,25 @@ def test_death_is_heard() -> None:
         assert [str(error) for error in failures] == ["broken on purpose"]
 
     asyncio.run(main())
+
+
+def test_without_a_batch_the_tick_after_a_busy_one_waits_twice_as_long() -> None:
+    pace = TickPace(0.02, now_s=10.0)
+    pace.ticked(10.02, 10.021)
+    assert pace.due_s == pytest.approx(10.04)
+    pace.applied()
+    pace.ticked(10.04, 10.041)
+    assert pace.due_s == pytest.approx(10.08)  # nothing came: what is due may wait for the next batch
+    pace.applied()
+    assert pace.due_s == pytest.approx(10.06)  # it came, and its users wait no longer than ever
+    pace.ticked(10.065, 10.066)
+    pace.ticked(10.105, 10.106)
+    assert pace.due_s == pytest.approx(10.125)  # the stream has dried up: back to the ordinary pace
+
+
+def test_after_a_long_tick_learning_gets_a_quarter_of_one() -> None:
+    pace = TickPace(0.02, now_s=10.0)
+    pace.applied()
+    pace.ticked(10.02, 10.1)
+    pace.applied()
+    assert pace.due_s == pytest.approx(10.105)

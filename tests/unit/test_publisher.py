@@ -285,6 +285,15 @@ def test_with_fewer_places_than_partitions_all_have_their_turn(monkeypatch: pyte
         assert max(told) - min(told) <= 1
 
 
+def test_a_small_rest_goes_with_the_chunk_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.publisher.CHUNK", 8)
+    world = World(partitions=2)
+    for n in range(20):
+        world.hear(f"u{n}", "v1")
+    assert [world.publisher.publish_chunk(turn) for turn in range(3)] == [8, 12, 0]
+    assert world.publisher.n_sent == 20
+
+
 def test_a_list_has_taken_until_the_broker_answered_not_until_that_was_heard() -> None:
     world = World(partitions=2)
     for n in range(20):
