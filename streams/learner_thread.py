@@ -197,7 +197,7 @@ class LearnerThread:
 
 
 class TickPace:
-    """When the next tick is due: a tick's length after the last began, a quarter of it after a long one ended.
+    """When a tick is due: a tick's length after the last began, a quarter of it after a long one ended.
 
     After a tick that followed a batch, one without is due only after twice the time: where batches keep
     coming, what falls due between two of them goes with the next. A tick for it alone costs as much
