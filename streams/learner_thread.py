@@ -200,8 +200,8 @@ class TickPace:
     """When a tick is due: a tick's length after the last began, a quarter of it after a long one ended.
 
     After a tick that followed a batch, one without is due only after twice the time: where batches keep
-    coming, what falls due between two of them goes with the next. A tick for it alone costs as much
-    beforehand as one for all: at 20 000 events/s a third of the ticks made a tenth of the lists.
+    coming, what falls due between two of them goes with the next, for a tick costs as much beforehand
+    whether it makes few lists or many (docs/benchmarks.md).
     """
 
     def __init__(self, tick_s: float, now_s: float) -> None:

@@ -49,8 +49,7 @@ class ListViews:
     def tell(self) -> None:
         """Tell who asks of the views that ended since the last call, those of all partitions together.
 
-        A batch of a few hundred events has four partitions and some views of each: to be told of them
-        one by one costs as much as the rest of what is done with them.
+        A small batch has a few views of each of several partitions, and telling has a fixed cost.
         """
         if not self._ended:
             return

@@ -35,7 +35,7 @@ from .ways import Makes, make_lists, ways_of
 CHUNK = 512
 """Users ranked at once: large enough to spread the fixed cost of a call, small enough to stop in time.
 
-A rest of up to half of it goes with the chunk before: a chunk of its own would cost .8 ms more.
+A rest of up to half of it goes with the chunk before, for a chunk of its own would cost that once more.
 """
 
 PATIENCE_S = 0.005

@@ -196,3 +196,32 @@ def test_after_a_long_tick_learning_gets_a_quarter_of_one() -> None:
     pace.ticked(10.02, 10.1)
     pace.applied()
     assert pace.due_s == pytest.approx(10.105)
+
+
+def test_the_pace_hears_of_every_batch_and_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    class Told(TickPace):
+        def applied(self) -> None:
+            heard.append("applied")
+            super().applied()
+
+        def ticked(self, began_s: float, ended_s: float) -> None:
+            assert began_s <= ended_s
+            heard.append("ticked")
+            super().ticked(began_s, ended_s)
+
+    monkeypatch.setattr("streams.learner_thread.TickPace", Told)
+
+    async def main() -> None:
+        core, failures = Recorder(), list[BaseException]()
+        thread = thread_of(core, failures)
+        await thread.submit(run_of(0))
+        assert await thread.ask(lambda: list(core.applied)) == [0]
+        core.ticked.clear()
+        assert await asyncio.to_thread(core.ticked.wait, 5)
+        assert await thread.stop(5)
+
+    asyncio.run(main())
+    assert heard.count("applied") == 1
+    assert "ticked" in heard[heard.index("applied") :]
