@@ -16,6 +16,7 @@ Manku and Motwani, Approximate frequency counts over data streams, VLDB 2002; ri
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import Final
 
 import numpy as np
@@ -69,8 +70,11 @@ class HeavyKeys:
 
     def top(self, k: int) -> list[tuple[int, float]]:
         """At most `k` keys and their shares, heaviest first; equal ones by key. O(keys held)."""
-        held = {key for count in (self._before, self._now) for key, _ in count.most_common()}
-        return sorted(((key, self.share(key)) for key in held), key=lambda found: (-found[1], found[0]))[:k]
+        counts = dict(self._before.most_common())
+        for key, n in self._now.most_common():
+            counts[key] = counts.get(key, 0.0) + n
+        found = nsmallest(k, ((-n, key) for key, n in counts.items()))
+        return [(key, -n / max(self.n, 1)) for n, key in found]
 
 
 def _count() -> HeavyHitters:

@@ -1,4 +1,4 @@
-"""Compiled work in two halves at once: fork, do both, join.
+"""Compiled work by two threads at once: fork, do both, join.
 
 Functions compiled by `schemas.compiled` run without the interpreter's lock, so a second thread of the
 same process gives a second core. Halves must write to different places, and must not depend on each
@@ -7,8 +7,9 @@ other: then the outcome is that of one after the other, bit by bit, and nobody n
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
 A = TypeVar("A")
@@ -42,16 +43,28 @@ class ForkJoin:
         self._other = ThreadPoolExecutor(1, thread_name_prefix="second-half") if n > 1 else None
 
     def both(self, mine: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
-        """Results of both; returns, or raises what one of them raised, once both have ended."""
+        """Results of both; returns, or raises what one of them raised, once both have ended.
+
+        Where the other thread has not begun when `mine` has ended, the caller does `other` as well.
+        """
         if self._other is None:
             return mine(), other()
         future = self._other.submit(other)
-        try:
-            found = mine()
-        except BaseException:
-            future.exception()  # whoever handles the error may write where the other still does
-            raise
-        return found, future.result()
+        found = self._until_ended(mine, future)
+        return found, other() if future.cancel() else future.result()
+
+    def helped(self, mine: Callable[[], None], other: Callable[[], None]) -> None:
+        """Both, which share work between them: either returns when nothing of it is left to begin.
+
+        So `other` is left out where the other thread has not begun when `mine` has ended.
+        """
+        if self._other is None:
+            mine()
+            return
+        future = self._other.submit(other)
+        self._until_ended(mine, future)
+        if not future.cancel():
+            future.result()
 
     def each(self, tasks: Sequence[Callable[[], A]], sizes: Sequence[int], least: int) -> list[A]:
         """Results of all `tasks`, in their order; two threads share them where that is worth it.
@@ -59,35 +72,42 @@ class ForkJoin:
         Parameters
         ----------
         tasks : sequence of N callables
-            Those of one thread are called in order.
+            Two threads take them one by one, the largest first.
         sizes : sequence of N int
-            How much there is to do for each; the larger ones are divided first.
+            How much there is to do for each.
         least : int
-            With less than this in all, or one task, the caller does everything.
+            With less than this in all, or one task, the caller does everything, in order.
 
         >>> ForkJoin(2).each([lambda: "a", lambda: "b", lambda: "c"], [1, 5, 3], least=2)
         ['a', 'b', 'c']
         """
         if self.n < MOST or len(tasks) < MOST or sum(sizes) < least:
             return [task() for task in tasks]
-        mine: list[int] = []
-        other: list[int] = []
-        load = [0, 0]
-        for place in sorted(range(len(tasks)), key=lambda i: -sizes[i]):
-            which = 0 if load[0] <= load[1] else 1
-            (other if which else mine).append(place)
-            load[which] += sizes[place]
-        places = sorted(mine), sorted(other)
-        found = self.both(
-            lambda: [tasks[i]() for i in places[0]],
-            lambda: [tasks[i]() for i in places[1]],
-        )
-        results = {
-            place: result
-            for own, done in zip(places, found, strict=True)
-            for place, result in zip(own, done, strict=True)
-        }
+        left = deque(sorted(range(len(tasks)), key=lambda i: -sizes[i]))
+        results: dict[int, A] = {}
+
+        def take() -> None:
+            while (place := _next(left)) is not None:
+                results[place] = tasks[place]()
+
+        self.helped(take, take)
         return [results[place] for place in range(len(tasks))]
+
+    @staticmethod
+    def _until_ended(mine: Callable[[], A], future: Future[B]) -> A:
+        try:
+            return mine()
+        except BaseException:
+            if not future.cancel():
+                future.exception()  # whoever handles the error may write where the other still does
+            raise
+
+
+def _next(places: deque[int]) -> int | None:
+    try:
+        return places.popleft()  # asking first whether there is one would race with the other thread
+    except IndexError:
+        return None
 
 
 ALONE: Final = ForkJoin(1)

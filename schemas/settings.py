@@ -86,7 +86,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 16
     max_run_records: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)],
-        Meta(description="most records in one run, and about as many in one batch"),
+        Meta(description="most records in one run, and about as many in a batch of what is behind"),
     ] = 16_384
     threads: Annotated[
         Annotated[int, Meta(ge=0, le=2)],

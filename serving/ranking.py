@@ -252,28 +252,28 @@ class Ranker(ItemLists):
         weights = self._gate.weights
         # So many that a user who has seen as many popular ones as can be known still gets a full list.
         depth = k + contexts.history.shape[1] + seen.shape[1]
-        pool = self._scoring_pool if scoring else self._pool
-        popular = pool.prepared(weights, withdrawn, depth)
         if not withdrawn.any():
-            withdrawn = withdrawn[:0]  # the kernels then ask about nothing
+            withdrawn = withdrawn[:0]  # nobody asks about it then
+        if scoring:
+            popular = self._scoring_pool.prepared(weights, withdrawn, depth)
+        else:
+            popular = self._pool.prepared(weights, withdrawn, depth, contexts.now_ms)
         history, seen = np.ascontiguousarray(contexts.history), np.ascontiguousarray(seen)
         rows = self._rows()
         work = self._work_for(rows, popular, history, len(withdrawn))
         everyone: Int32 = np.arange(n, dtype=np.int32)
-        middle = n // 2 if self._fork_join.n > 1 and n >= LEAST_SHARED else 0
+        turn = np.zeros(1, dtype=np.int64)
 
-        def rank(users: Int32, work: Work) -> None:
+        def rank(work: Work) -> None:
             rank_sparse(
-                users, history, seen, withdrawn, self._exclude_seen, rows, popular, weights, work, out
-            )
+                everyone, turn, history, seen, withdrawn, self._exclude_seen, rows, popular, weights, work,
+                out,
+            )  # fmt: skip
 
-        if middle:
-            second = self._works[1]
-            self._fork_join.both(
-                lambda: rank(everyone[:middle], work), lambda: rank(everyone[middle:], second)
-            )
+        if self._fork_join.n > 1 and n >= LEAST_SHARED:
+            self._fork_join.helped(lambda: rank(work), lambda: rank(self._works[1]))
         else:
-            rank(everyone, work)
+            rank(work)
         return ranked
 
     def places(self, contexts: Contexts, targets: Int32, seen: Int32, withdrawn: Bools) -> Int32:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from learners.growth import grown
 from learners.state import taken
+from schemas.compiled import kernel
 from schemas.errors import ContractError, StateError
 from schemas.interning import Interner
 from schemas.learner import Arrays
@@ -108,13 +109,12 @@ class Catalogue:
         mask = self._withdrawn[:n]
         return mask | (self._expires_ms[:n] <= now_ms) if self._any_expiry else mask
 
-    def is_live(self, items: Int32) -> NDArray[np.bool_]:
-        """Which of `items`, any shape, are live rooms, open or not; -1 is none."""
-        if not self._had_live:
-            return np.zeros(items.shape, dtype=np.bool_)
-        known = (items >= 0) & (items < len(self._live))
-        live: NDArray[np.bool_] = known & self._live[np.where(known, items, 0)]
-        return live
+    def name_live(self, items: Int32) -> NDArray[np.bool_]:
+        """Which rows of `items` (B, n) name a live room, open or not; -1 is none; (B,)."""
+        found = np.zeros(len(items), dtype=np.bool_)
+        if self._had_live:
+            _name_live(items, self._live, found)
+        return found
 
     def rooms(self, now_ms: int) -> Int32:
         """Slots of the live rooms that are open; 5 nanoseconds each."""
@@ -205,3 +205,10 @@ class Catalogue:
         self._withdrawn = grown(self._withdrawn, n)
         self._expires_ms = grown(self._expires_ms, n, NEVER_MS)
         self._live = grown(self._live, n)
+
+
+@kernel
+def _name_live(items: Int32, live: NDArray[np.bool_], found: NDArray[np.bool_]) -> None:
+    for i in range(items.shape[0]):
+        for place in range(items.shape[1]):
+            found[i] |= 0 <= items[i, place] < len(live) and live[items[i, place]]

@@ -51,7 +51,7 @@ from .list_views import Asks, ListViews
 from .model import Model, concatenated
 from .partition import Holdings, Partition, Readiness, Shelf
 from .publisher import Publisher
-from .share import BACKLOG_SHARE, MOST_SHARE, PublishShare
+from .share import BEHIND, BEHIND_S, CAUGHT_UP, HASTY, LIVE_RECORDS, PublishShare
 from .sinks import Sink
 from .ways import ways_of
 
@@ -221,6 +221,21 @@ class WorkerCore:
         oldest = min((ts for ts in waiting if ts), default=0)
         return max(0.0, self._clock() - oldest / 1000) if oldest else 0.0
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether events of more than a second ago are still to be read."""
+        return not self.held.caught_up or self.lag_seconds() > BEHIND_S
+
+    @property
+    def batch_records(self) -> int:
+        """Records of the next batch, about.
+
+        With embeddings as many as there may be: the more, the fewer of them take gradient steps
+        (`streams.overload`), which is what keeps the worker from falling behind.
+        """
+        most = self.settings.worker.max_run_records
+        return most if self.model.embeddings is not None or self.is_behind else min(most, LIVE_RECORDS)
+
     def n_pending(self) -> int:
         """Users that owe a snapshot, and sends that the broker has not acknowledged."""
         return self.publisher.n_pending + self._letters_gate.n_in_flight + self._snapshots_gate.n_in_flight
@@ -360,12 +375,9 @@ class WorkerCore:
         )
         if self.held.caught_up and self._tells:
             began_s = time.perf_counter()
-            until_s = self._share.begin(
-                began_s,
-                self._applied_s,
-                self.publisher.adapt(began_s),
-                BACKLOG_SHARE if self.model.ranker.hasty else MOST_SHARE,
-            )
+            shares = BEHIND if self.is_behind else CAUGHT_UP
+            shares = HASTY if self.model.ranker.hasty else shares
+            until_s = self._share.begin(began_s, self._applied_s, self.publisher.adapt(began_s), shares)
             self.publisher.retract()
             self.deliver()
             while self.publisher.publish_chunk(self.sequence) and time.perf_counter() < until_s:

@@ -6,6 +6,7 @@ import numpy as np
 
 from learners.blend_kernels import Bools
 from learners.growth import grown
+from schemas.compiled import kernel
 from schemas.runs import Float64, Int32
 
 
@@ -30,10 +31,9 @@ class Coverage:
 
     def note(self, items: Int32, now_s: float) -> None:
         """Lists `items` (B, k), -1 padded, were published at `now_s` > 0."""
-        listed = items[items >= 0]
-        if len(listed):
-            self._listed_s = grown(self._listed_s, int(listed.max()) + 1)
-            self._listed_s[listed] = now_s
+        highest = int(items.max(initial=-1))
+        self._listed_s = grown(self._listed_s, highest + 1)
+        _note(items, now_s, self._listed_s)
 
     def ratio(self, n_items: int, withdrawn: Bools, now_s: float) -> float:
         """Share of the available ones among `n_items` that stand in a list no older than `ttl_s`; O(N).
@@ -46,3 +46,11 @@ class Coverage:
         last_s = self._listed_s[:n_items]
         listed = available[: len(last_s)] & (last_s > 0) & (last_s >= now_s - self._ttl_s)
         return float(np.count_nonzero(listed)) / max(int(np.count_nonzero(available)), 1)
+
+
+@kernel
+def _note(items: Int32, now_s: float, listed_s: Float64) -> None:
+    for i in range(items.shape[0]):
+        for place in range(items.shape[1]):
+            if items[i, place] >= 0:
+                listed_s[items[i, place]] = now_s

@@ -29,6 +29,10 @@ T = TypeVar("T")
 class Core(Protocol):
     """What the thread drives."""
 
+    @property
+    def batch_records(self) -> int:
+        """Runs go to `apply` together until they have so many records; a run is not cut."""
+
     def apply(self, runs: list[RecordRun]) -> None:
         """Learn from what arrived."""
 
@@ -50,8 +54,6 @@ class LearnerThread:
         Places for runs. More places even out what the broker delivers, and cost memory.
     tick_s : float
         Pace of `Core.tick`.
-    batch_records : int
-        Runs go to the core together until they have so many records.
     on_failure : Callable[[BaseException], None]
         Called from the thread with what ended it; must end the process.
     """
@@ -63,11 +65,9 @@ class LearnerThread:
         queue_runs: int,
         tick_s: float,
         on_failure: Callable[[BaseException], None],
-        batch_records: int = 16_384,
     ) -> None:
         self._core = core
         self._tick_s = tick_s
-        self._batch_records = batch_records
         self._on_failure = on_failure
         self._queue: queue.SimpleQueue[RecordRun | Callable[[], None] | None] = queue.SimpleQueue()
         self._looks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -157,6 +157,7 @@ class LearnerThread:
             questions: list[Callable[[], None]] = []  # answered after what was submitted before them
             try:
                 entry = self._queue.get(timeout=max(0.0, pace.due_s - time.monotonic()))
+                most = self._core.batch_records
                 while True:
                     if entry is None:
                         stopping = True
@@ -165,7 +166,7 @@ class LearnerThread:
                         n_records += len(entry)
                     else:
                         questions.append(entry)
-                    if n_records >= self._batch_records:
+                    if n_records >= most:
                         break  # the rest is the next batch: users wait for the tick between them
                     entry = self._queue.get_nowait()
             except queue.Empty:

@@ -13,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners.growth import grown
+from learners.prefetch import PER_LINE, prefetch
 from learners.row_copies import RowCopies, slice_of
 from learners.state import taken
 from schemas.compiled import kernel
 from schemas.runs import Int8, Int32
 
 Bools = NDArray[np.bool_]
+
+_AHEAD: Final = 4
+"""So many lists ahead the rows are asked for."""
 
 LISTED: Final = "listed"
 """Name of the array in a checkpoint."""
@@ -52,15 +56,12 @@ class ListedItems:
         """Note that the lists of `users` (B,) are now `items` (B, k), -1 padded, and of `variants` (B,)."""
         if not len(users):
             return
+        n_users = int(users.max()) + 1
         self._widen(items.shape[1])
-        self._grow(int(users.max()) + 1)
-        self._stale[users] = True
-        self._n_slots = max(self._n_slots, int(items.max(initial=-1)) + 1)
-        if items.shape[1] < self._rows.shape[1]:
-            self._rows[users] = -1
-        self._rows[users, : items.shape[1]] = items
+        self._grow(n_users)
+        self._n_slots = max(self._n_slots, _put(users, items, self._rows, self._stale) + 1)
         if variants is not None:
-            self._variants = grown(self._variants, int(users.max()) + 1, -1)
+            self._variants = grown(self._variants, n_users, -1)
             self._variants[users] = variants
 
     def holders(self, marked: Bools) -> Int32:
@@ -111,6 +112,26 @@ class ListedItems:
             rows[:n, :width] = self._rows
             self._rows = rows
             self._stale = np.ones(len(rows), dtype=np.bool_)
+
+
+@kernel
+def _put(users: Int32, items: Int32, rows: Int32, stale: Bools) -> int:
+    """Write the lists into the rows of their users, -1 beyond them; the highest item slot, or -1."""
+    k, width = items.shape[1], rows.shape[1]
+    flat = rows.reshape(-1)
+    highest = -1
+    for i in range(len(users)):
+        if i + _AHEAD < len(users):
+            for place in range(0, width, PER_LINE):
+                prefetch(flat, users[i + _AHEAD] * width + place)
+        user = users[i]
+        stale[user] = True
+        for place in range(k):
+            rows[user, place] = items[i, place]
+            highest = max(highest, items[i, place])
+        for place in range(k, width):
+            rows[user, place] = -1
+    return highest
 
 
 @kernel

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from learners.prefetch import prefetch
 from schemas.compiled import kernel
 from schemas.runs import Int32, Int64
 
@@ -18,16 +16,26 @@ N_PENDING: Final = 4
 N_COUNTERS: Final = 5
 
 
+SINCE: Final = 0
+PUBLISHED: Final = 1
+"""Columns of `Queues.users`."""
+
+_RESTS: Final = 1
+_AHEAD: Final = 8
+"""So many users ahead their rows are asked for: they come from memory, in an order that nobody guesses."""
+
+
 class Queues(NamedTuple):
     """Users of one partition by local slot, and two rings that hold each user at most once.
 
     `ready` holds who may have a snapshot now, `resting` who had one less than an interval ago. Heads
     and tails only grow; a place in a ring is the counter modulo its capacity, a power of two.
+
+    A user's row is ``[broker time of the oldest untold event or 0, 2 t + r]`` with t the time of the last
+    snapshot, 0 for none, and r 1 while the user rests: all that is asked of a user lies in one cache line.
     """
 
-    since_ms: Int64  # (capacity,) broker time of the oldest untold event; 0: none
-    published_ms: Int64  # (capacity,) of the last snapshot; 0: none
-    is_resting: NDArray[np.bool_]  # (capacity,)
+    users: Int64  # (capacity, 2)
     ready: Int32  # (capacity,)
     resting: Int32  # (capacity,)
     counters: Int64  # (N_COUNTERS,)
@@ -36,18 +44,20 @@ class Queues(NamedTuple):
 @kernel
 def touch_users(users: Int32, since_ms: Int64, queues: Queues) -> None:
     """Note untold events of `users`, in order; who owes a snapshot already keeps the older one."""
-    known, is_resting = queues.since_ms, queues.is_resting
-    ready, counters = queues.ready, queues.counters
+    rows, ready, counters = queues.users, queues.ready, queues.counters
+    flat = rows.reshape(-1)
     mask = len(ready) - 1
     tail = counters[READY_TAIL]
     n_new = 0
     for i in range(len(users)):
+        if i + _AHEAD < len(users):
+            prefetch(flat, 2 * users[i + _AHEAD])
         user = users[i]
-        if known[user] != 0:
+        if rows[user, SINCE] != 0:
             continue
-        known[user] = max(since_ms[i], 1)
+        rows[user, SINCE] = max(since_ms[i], 1)
         n_new += 1
-        if not is_resting[user]:
+        if not rows[user, PUBLISHED] & _RESTS:
             ready[tail & mask] = user
             tail += 1
     counters[READY_TAIL] = tail
@@ -57,17 +67,18 @@ def touch_users(users: Int32, since_ms: Int64, queues: Queues) -> None:
 @kernel
 def wake(now_ms: int, interval_ms: int, queues: Queues) -> None:
     """End the rest of those whose interval has passed; the touched ones among them are ready."""
-    since_ms, published_ms, is_resting = queues.since_ms, queues.published_ms, queues.is_resting
-    ready, resting, counters = queues.ready, queues.resting, queues.counters
+    rows, ready, resting, counters = queues.users, queues.ready, queues.resting, queues.counters
+    flat = rows.reshape(-1)
     mask = len(ready) - 1
     head, tail = counters[RESTING_HEAD], counters[READY_TAIL]
     while head < counters[RESTING_TAIL]:
+        prefetch(flat, 2 * resting[(head + _AHEAD) & mask])
         user = resting[head & mask]
-        if published_ms[user] + interval_ms > now_ms:
+        if (rows[user, PUBLISHED] >> 1) + interval_ms > now_ms:
             break
         head += 1
-        is_resting[user] = False
-        if since_ms[user] != 0:
+        rows[user, PUBLISHED] &= ~_RESTS
+        if rows[user, SINCE] != 0:
             ready[tail & mask] = user
             tail += 1
     counters[RESTING_HEAD], counters[READY_TAIL] = head, tail
@@ -86,22 +97,22 @@ def take_ready(
 
     Returns how many of them had no earlier snapshot.
     """
-    known, published_ms, is_resting = queues.since_ms, queues.published_ms, queues.is_resting
-    ready, resting, counters = queues.ready, queues.resting, queues.counters
+    rows, ready, resting, counters = queues.users, queues.ready, queues.resting, queues.counters
+    flat = rows.reshape(-1)
     mask = len(ready) - 1
     head, tail = counters[READY_HEAD], counters[RESTING_TAIL]
     n = min(len(users), int(counters[READY_TAIL] - head))
     n_first = 0
     for i in range(n):
+        prefetch(flat, 2 * ready[(head + i + _AHEAD) & mask])
         user = ready[(head + i) & mask]
-        before = published_ms[user]
+        since, before = rows[user, SINCE], rows[user, PUBLISHED] >> 1
         users[i] = user
-        since_ms[i] = known[user]
-        due_ms[i] = max(known[user], before + interval_ms)
+        since_ms[i] = since
+        due_ms[i] = max(since, before + interval_ms)
         n_first += before == 0
-        known[user] = 0
-        published_ms[user] = now_ms
-        is_resting[user] = True
+        rows[user, SINCE] = 0
+        rows[user, PUBLISHED] = (now_ms << 1) | _RESTS
         resting[(tail + i) & mask] = user
     counters[READY_HEAD] = head + n
     counters[RESTING_TAIL] = tail + n

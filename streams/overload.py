@@ -11,7 +11,7 @@ asks for, teaches the gate in passing.
 
 From so many micro-batches on that not all take encoder steps (`is_hasty`), lists and gate steps look at
 fewer items with the encoder (`learners.item_head.HASTY_HEAD`), EASE is refitted less often, and
-publishing gets `BACKLOG_SHARE` of the thread (`streams.share`) however long users wait: a list made then
+publishing gets the share `HASTY` of the thread (`streams.share`) however long users wait: a list made then
 lacks the events still to be read.
 """
 

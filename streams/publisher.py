@@ -58,8 +58,8 @@ class Availability(Protocol):
 class Endings(Availability, Protocol):
     """What may be listed, by slot of user state, and what has ended."""
 
-    def is_live(self, items: Int32) -> Bools:
-        """Which of `items`, any shape, are live rooms."""
+    def name_live(self, items: Int32) -> Bools:
+        """Which rows of `items` (B, n) name a live room; (B,)."""
 
     def ended(self, now_ms: int) -> Bools | None:
         """Mask of what became unavailable since the last call, None where nothing did."""
@@ -366,21 +366,24 @@ class Publisher:
         offsets: Int64,
     ) -> None:
         """Put a new item and a live room into the lists that get one, in place."""
+        new = self._model.newcomers(contexts, withdrawn)
+        near_rooms = self._model.facts.name_live(contexts.history)
+        wants_rooms = bool(near_rooms.any())
+        if new is None and not wants_rooms:
+            return
         of_ways = [(self._ways[0], np.ones(len(seen), dtype=np.bool_))]
         if chosen is not None:
             of_ways = [(way, chosen == number) for number, way in enumerate(self._ways)]
-        new = self._model.newcomers(contexts, withdrawn)
         if new is not None:
             past = np.concatenate([seen, contexts.history], axis=1)
             is_known = contexts.history[:, -1] >= 0
             for way, own in of_ways:
                 n_new = place_new(ranked, new, is_known & own, past, offsets, way.content_exploration)
                 self._metrics.new_items_listed.inc(n_new)
-        wanted = np.asarray(self._model.facts.is_live(contexts.history).any(axis=1))
-        if wanted.any():
+        if wants_rooms:
             rooms = self._model.rooms(contexts.now_ms)
             for way, own in of_ways:
-                place_rooms(ranked, rooms, wanted & own, seen, offsets, way.live_exploration)
+                place_rooms(ranked, rooms, near_rooms & own, seen, offsets, way.live_exploration)
 
     def _count(self, told: list[Told], ago_s: float) -> None:
         """What the broker acknowledged `ago_s` ago.

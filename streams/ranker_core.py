@@ -43,7 +43,7 @@ from .publisher import Publisher
 from .ranker_model import RankerModel
 from .ranker_ports import Feed, Units
 from .replica_follower import CatalogueRun
-from .share import PublishShare
+from .share import LIVE_RECORDS, PublishShare
 from .sinks import Sink
 from .unit import CapturedUnit, RestoredUnit, capture_unit, restore_unit
 
@@ -287,6 +287,12 @@ class RankerCore:
     def n_done(self) -> int:
         """Events applied."""
         return self.held.counts().applied
+
+    @property
+    def batch_records(self) -> int:
+        """Records of the next batch, about: few where users wait for lists between two of them."""
+        most = self.settings.worker.max_run_records
+        return min(most, LIVE_RECORDS) if self.ready else most
 
     def _reason(self) -> str:
         if self.not_ready_because:

@@ -118,7 +118,6 @@ class RoleService(Service):
             core,
             queue_runs=settings.worker.queue_runs,
             tick_s=settings.worker.tick_ms / 1000,
-            batch_records=settings.worker.max_run_records,
             on_failure=self.fail,
         )
         self._port = WorkerPort(answers, self.thread, host=settings.worker.host, port=settings.worker.port)

@@ -76,6 +76,7 @@ class ContentCore:
     ) -> None:
         self.names = topic_names(settings.kafka.prefix)
         self.encoders, self.pool, self.metrics, self.now_s = encoders, pool, metrics, now_s
+        self.batch_records = settings.worker.max_run_records
         self.n_committed = 0
         self.not_ready_because = ""
         self.n_done = 0

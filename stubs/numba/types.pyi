@@ -1,5 +1,4 @@
 from typing import Any
 
-int64: Any
-
+def int64(*args: Any) -> Any: ...
 def void(*args: Any) -> Any: ...

@@ -37,6 +37,8 @@ def spin(n: int) -> int:
 class SlowCore:
     """Takes a batch slower than the session and the poll interval allow, then keeps up."""
 
+    batch_records = 16_384
+
     def __init__(self) -> None:
         begun = time.perf_counter()
         spin(10_000_000)

@@ -26,6 +26,7 @@ from streams.checkpoint.journal import JournalEntry
 from streams.commits import Positions
 from streams.core import WorkerCore
 from streams.cut import Captured
+from streams.share import BEHIND, CAUGHT_UP, LIVE_RECORDS, PublishShare, Shares
 from streams.sinks import Delivered, Headers
 
 PARTITIONS = 2
@@ -191,6 +192,38 @@ def test_room_for_the_first_checkpoint_is_made_before_it_is_time() -> None:
         assert len(made["numbers"]) >= len(part.state.users)
         part.state.snapshot(reuse=True)
         assert all(array is made[name] for name, array in part.state.copies.arrays.items())
+
+
+def test_batches_are_small_and_lists_come_first_once_the_log_has_been_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(5, 600)
+    life = Incarnation(world)
+    core, most = life.core, SETTINGS.worker.max_run_records
+    shares: list[Shares] = []
+    begin = PublishShare.begin
+
+    def noted(self: PublishShare, now_s: float, learned_s: float, wait_s: float, of: Shares) -> float:
+        shares.append(of)
+        return begin(self, now_s, learned_s, wait_s, of)
+
+    monkeypatch.setattr(PublishShare, "begin", noted)
+    assert core.is_behind
+    assert core.batch_records == most
+    for place in world.log:
+        life.read(place, 1_000)
+    core.tick()
+    assert not core.is_behind
+    assert core.batch_records == LIVE_RECORDS < most
+    for place, log in world.log.items():
+        core.held.see_end(core.names.behaviour, place, len(log) + 1)
+    world.now_ms = core.partitions[0].last_broker_ts_ms + 900
+    assert not core.is_behind  # more has come, but just now
+    world.now_ms += 1_100
+    assert core.is_behind
+    assert core.batch_records == most
+    core.tick()
+    assert shares == [CAUGHT_UP, BEHIND]
 
 
 def test_what_retention_took_while_the_worker_was_down_is_told() -> None:

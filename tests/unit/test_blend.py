@@ -126,9 +126,9 @@ def a_work(k: int) -> Work:
 
 def ranked(world: World, k: int, *, exclude_seen: bool, work: Work | None = None) -> tuple[Lists, Work]:
     out, work = lists(len(world.history), k), a_work(k) if work is None else work
-    users = np.arange(len(world.history), dtype=np.int32)
+    users, turn = np.arange(len(world.history), dtype=np.int32), np.zeros(1, dtype=np.int64)
     rank_sparse(
-        users, world.history, world.seen, world.withdrawn, exclude_seen, world.rows, world.popular,
+        users, turn, world.history, world.seen, world.withdrawn, exclude_seen, world.rows, world.popular,
         world.weights, work, out,
     )  # fmt: skip
     return out, work
@@ -260,7 +260,8 @@ def test_no_popular_items_yet() -> None:
     out = lists(1, 3)
     nothing = np.full((1, H), -1, dtype=np.int32)
     rank_sparse(
-        np.zeros(1, dtype=np.int32), nothing, nothing, np.zeros(0, dtype=np.bool_), True, a_world(0).rows,
+        np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.int64), nothing, nothing,
+        np.zeros(0, dtype=np.bool_), True, a_world(0).rows,
         empty, Gate().weights, a_work(3), out,
     )  # fmt: skip
     assert out.items.tolist() == [[-1, -1, -1]]

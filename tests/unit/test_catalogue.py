@@ -74,3 +74,14 @@ def test_what_has_ended_is_told_once() -> None:
 def _names(mask: NDArray[np.bool_] | None, items: Interner) -> list[str]:
     assert mask is not None
     return [items.id_of(slot) for slot in np.flatnonzero(mask).tolist()]
+
+
+def test_which_rows_name_a_live_room() -> None:
+    items = Interner()
+    catalogue = Catalogue(items)
+    rows = np.array([[-1, -1], [0, -1], [1, 0], [5_000, 1]], dtype=np.int32)
+    catalogue.put(Item(item_id="film"))
+    assert catalogue.name_live(rows).tolist() == [False] * 4
+    assert catalogue.put(Item(item_id="room", surface="live", expires_ts_ms=1_000)) == 1
+    assert catalogue.name_live(rows).tolist() == [False, False, True, True]  # 5 000 is of an event only
+    assert catalogue.name_live(rows[:0]).tolist() == []

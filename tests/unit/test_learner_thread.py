@@ -27,7 +27,8 @@ def run_of(offset: int) -> RecordRun:
 class Recorder:
     """A core that remembers what it was given; `gate` blocks it, `fail` kills it."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_records: int = 16_384) -> None:
+        self.batch_records = batch_records
         self.applied: list[int] = []
         self.batches: list[int] = []
         self.ticked = threading.Event()
@@ -73,8 +74,8 @@ def test_order_ticks_and_close() -> None:
 
 def test_a_look_does_not_wait_for_the_queue() -> None:
     async def main() -> None:
-        core, failures = Recorder(), list[BaseException]()
-        thread = LearnerThread(core, queue_runs=4, tick_s=0.005, on_failure=failures.append, batch_records=1)
+        core, failures = Recorder(batch_records=1), list[BaseException]()
+        thread = LearnerThread(core, queue_runs=4, tick_s=0.005, on_failure=failures.append)
         thread.start()
         core.gate.clear()
         for offset in range(3):
@@ -137,8 +138,8 @@ def test_a_backlog_comes_in_bounded_batches() -> None:
     """Between two batches is a tick: users do not wait for all that was fetched."""
 
     async def main() -> None:
-        core, failures = Recorder(), list[BaseException]()
-        thread = LearnerThread(core, queue_runs=9, tick_s=0.005, on_failure=failures.append, batch_records=2)
+        core, failures = Recorder(batch_records=2), list[BaseException]()
+        thread = LearnerThread(core, queue_runs=9, tick_s=0.005, on_failure=failures.append)
         core.gate.clear()
         for offset in range(6):
             await thread.submit(run_of(offset))

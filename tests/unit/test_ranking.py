@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from learners.blend import Gate
+from learners.blend_kernels import Popular
 from learners.popularity import Popularity
 from learners.transitions import Transitions
 from schemas.learner import Contexts, Interactions
 from schemas.runs import Int32
-from serving.popular_pool import EARLY_EVENTS, PopularPool
+from serving.popular_pool import EARLY_EVENTS, RENEW_EVERY_MS, PopularPool
 from serving.ranking import POPULARITY, TRANSITIONS, Ranker
 
 H, N_ITEMS, N_USERS = 10, 60, 30
@@ -290,6 +291,26 @@ def test_popular_items_are_chosen_anew_only_when_availability_asks_for_it(
     pool.prepared(weights, masked(900, slice(850, 900)) | np.pad(now, (0, 100)), 40)
     assert len(asked) == n_first
     assert pool.prepared(weights, again, 40).items.min() == 49
+
+
+def test_lists_take_a_new_order_after_a_while_and_scoring_at_once() -> None:
+    popularity = Popularity((3_600_000.0, 86_400_000.0))
+    popularity.learn_many(visits(np.repeat(np.arange(40, dtype=np.int32), 40)))
+    published, scored = PopularPool(popularity, list_size=5), PopularPool(popularity, list_size=5)
+    weights = Gate().weights
+    assert popularity.n_learned > EARLY_EVENTS
+
+    def best(popular: Popular) -> int:
+        return int(popular.items[0, 0])
+
+    assert best(published.prepared(weights, AVAILABLE, 9, now_ms=1_000)) == 0
+    assert best(scored.prepared(weights, AVAILABLE, 9)) == 0
+    popularity.learn_many(visits(np.full(4_000, 30, dtype=np.int32)))
+    assert best(published.prepared(weights, AVAILABLE, 9, now_ms=1_000 + RENEW_EVERY_MS - 1)) == 0
+    assert best(scored.prepared(weights, AVAILABLE, 9)) == 30
+    assert best(published.prepared(weights, AVAILABLE, 9, now_ms=1_000 + RENEW_EVERY_MS)) == 30
+    popularity.learn_many(visits(np.full(9_000, 20, dtype=np.int32)))
+    assert best(published.prepared(weights, AVAILABLE, 9, now_ms=3)) == 20  # a clock that was set back
 
 
 def test_the_baseline_is_exact_at_every_moment() -> None:

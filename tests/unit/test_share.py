@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import pytest
 
-from streams.share import LEAST_SHARE, MOST_IDLE_S, MOST_SHARE, PublishShare
+from streams.share import BEHIND, CAUGHT_UP, MOST_IDLE_S, PublishShare, Shares
 
 
-@pytest.mark.parametrize(("wait_s", "share"), [(0.2, LEAST_SHARE), (2.0, 0.675), (30.0, MOST_SHARE)])
+@pytest.mark.parametrize(
+    ("wait_s", "shares", "share"),
+    [
+        (0.2, CAUGHT_UP, CAUGHT_UP.least),
+        (2.0, CAUGHT_UP, 0.675),
+        (30.0, CAUGHT_UP, CAUGHT_UP.most),
+        (0.2, BEHIND, BEHIND.least),
+        (30.0, BEHIND, BEHIND.most),
+    ],
+)
 @pytest.mark.parametrize("chunk_s", [0.001, 0.004, 0.03])
 def test_a_busy_thread_keeps_the_share_whatever_a_chunk_takes(
-    wait_s: float, share: float, chunk_s: float
+    wait_s: float, shares: Shares, share: float, chunk_s: float
 ) -> None:
     policy, now_s, learned_s, published_s = PublishShare(), 100.0, 0.05, 0.0
-    policy.begin(now_s, 0.0, wait_s)
+    policy.begin(now_s, 0.0, wait_s, shares)
     policy.end(now_s, now_s)
     start_s = now_s
     for _ in range(400):
         now_s += learned_s
         began_s = now_s
-        until_s = policy.begin(now_s, learned_s, wait_s)
+        until_s = policy.begin(now_s, learned_s, wait_s, shares)
         while True:  # one chunk at least
             now_s += chunk_s
             published_s += chunk_s
