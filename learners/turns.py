@@ -31,7 +31,7 @@ def _fetch_add(_typing: Any, turn: Any, _n: Any) -> tuple[Any, Callable[..., Any
 
 @inlined
 def claim(turn: Int64, n: int) -> int:
-    """Add `n` to ``turn[0]`` and return what it was, as one step for all threads; 5 nanoseconds.
+    """Add `n` to ``turn[0]`` and return what it was, as one step for all threads.
 
     `turn` (1,) int64. Callable from compiled code only. Nothing else is ordered by it: results are read
     after the threads have been joined.

@@ -46,8 +46,8 @@ BEHIND_S: Final = 1.0
 """Age of the newest applied event from which on a partition with more to read is behind."""
 
 LIVE_RECORDS: Final = 4_096
-"""Records of a batch where nothing is behind: users wait for the tick between two of them, and what a batch
-costs beforehand is a fifteenth of one of so many."""
+"""Records of a batch where nothing is behind: users wait for the tick between two of them, and of so many
+what a batch costs beforehand is a small part."""
 
 MOST_IDLE_S: Final = 0.1
 """Free time that counts at most, so that a tick ends before the next events have waited long."""
