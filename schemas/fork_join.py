@@ -1,7 +1,7 @@
 """Compiled work by two threads at once: fork, do both, join.
 
 Functions compiled by `schemas.compiled` run without the interpreter's lock, so a second thread of the
-same process gives a second core. Halves must write to different places, and must not depend on each
+same process gives a second core. The two must write to different places, and must not depend on each
 other: then the outcome is that of one after the other, bit by bit, and nobody needs a lock.
 """
 

@@ -230,11 +230,13 @@ class WorkerCore:
     def batch_records(self) -> int:
         """Records of the next batch, about.
 
-        With embeddings as many as there may be: the more, the fewer of them take gradient steps
-        (`streams.overload`), which is what keeps the worker from falling behind.
+        As many as there may be where no lists are made, and with embeddings: the more, the fewer of them
+        take gradient steps (`streams.overload`), which is what keeps the worker from falling behind.
         """
         most = self.settings.worker.max_run_records
-        return most if self.model.embeddings is not None or self.is_behind else min(most, LIVE_RECORDS)
+        if not self._tells or self.model.embeddings is not None or self.is_behind:
+            return most
+        return min(most, LIVE_RECORDS)
 
     def n_pending(self) -> int:
         """Users that owe a snapshot, and sends that the broker has not acknowledged."""

@@ -15,7 +15,6 @@ RESTING_TAIL: Final = 3
 N_PENDING: Final = 4
 N_COUNTERS: Final = 5
 
-
 SINCE: Final = 0
 PUBLISHED: Final = 1
 """Columns of `Queues.users`."""

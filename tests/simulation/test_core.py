@@ -226,6 +226,19 @@ def test_batches_are_small_and_lists_come_first_once_the_log_has_been_read(
     assert shares == [CAUGHT_UP, BEHIND]
 
 
+@pytest.mark.parametrize(
+    ("embeddings", "tells", "small"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_batches_are_small_only_where_lists_are_made_without_gradient_steps(
+    embeddings: bool, tells: bool, small: bool
+) -> None:
+    settings = Settings(kafka=SETTINGS.kafka, learner=LearnerSettings(embeddings=embeddings))
+    core = WorkerCore(settings, SimulatedSink(World(0, 0)), WorkerMetrics(CollectorRegistry()), tells=tells)
+    assert core.assign(core.names.behaviour, 0, start=0, committed=None, end=0) == 0
+    assert not core.is_behind
+    assert core.batch_records == (LIVE_RECORDS if small else settings.worker.max_run_records)
+
+
 def test_what_retention_took_while_the_worker_was_down_is_told() -> None:
     core = WorkerCore(SETTINGS, SimulatedSink(World(0, 0)), WorkerMetrics(CollectorRegistry()))
     assert core.assign(core.names.behaviour, 0, start=500, committed=420, end=900) == 80
